@@ -1,0 +1,111 @@
+"""The language model that Conveyor trains and exports: embedding, recurrent layers, projection to the vocabulary."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN, "rnn_relu": nn.RNN}
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageModelConfig:
+    """Sizes of a language model. With `tied`, embedding and projection share weights, so their widths must be equal."""
+
+    vocabulary_size: int
+    embedding_size: int = 128
+    hidden_size: int = 512
+    num_layers: int = 2
+    cell: str = "lstm"
+    tied: bool = False
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.cell not in CELLS:
+            raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {self.cell!r}")
+        if self.tied and self.embedding_size != self.hidden_size:
+            raise ValueError(f"tied: embedding_size {self.embedding_size} differs from hidden_size {self.hidden_size}")
+
+
+class LockedDropout(nn.Module):
+    """Drops the same features at every step of a window (Gal and Ghahramani, 2016), so one mask `[1, B, F]` serves all."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x_TBF: Tensor) -> Tensor:
+        if not self.training or self.probability == 0:
+            return x_TBF
+        kept = 1 - self.probability
+        return x_TBF * x_TBF.new_empty(1, *x_TBF.shape[1:]).bernoulli_(kept).div_(kept)
+
+
+class LanguageModel(nn.Module):
+    """Predicts the next token at every step.
+
+    Shapes: tokens `[T, B]` int64, states `[num_layers, B, hidden_size]` (`h`, and `c` for an LSTM),
+    logits `[T, B, vocabulary_size]`.
+    """
+
+    def __init__(self, config: LanguageModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocabulary_size, config.embedding_size)
+        self.dropout = LockedDropout(config.dropout)
+        self.rnn = self._make_rnn(config)
+        self.projection = nn.Linear(config.hidden_size, config.vocabulary_size)
+        if config.tied:
+            self.projection.weight = self.embedding.weight
+
+    @staticmethod
+    def _make_rnn(config: LanguageModelConfig) -> nn.RNNBase:
+        dropout = config.dropout if config.num_layers > 1 else 0.0
+        options: dict[str, Any] = {"num_layers": config.num_layers, "dropout": dropout}
+        if config.cell.startswith("rnn_"):
+            options["nonlinearity"] = config.cell.removeprefix("rnn_")
+        return CELLS[config.cell](config.embedding_size, config.hidden_size, **options)
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        return ("h", "c") if self.config.cell == "lstm" else ("h",)
+
+    def initial_states(self, batch_size: int) -> dict[str, Tensor]:
+        """Zeros for every state: `[num_layers, B, hidden_size]`."""
+        shape = (self.config.num_layers, batch_size, self.config.hidden_size)
+        return {name: torch.zeros(shape) for name in self.state_names}
+
+    def forward(
+        self, inputs: dict[str, Tensor], states: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Consumes `tokens` from `states`; returns `logits` and the states after the last step."""
+        embedded = self.dropout(self.embedding(inputs["tokens"]))
+        if self.config.cell == "lstm":
+            hidden, (h, c) = self.rnn(embedded, (states["h"], states["c"]))
+            new_states = {"h": h, "c": c}
+        else:
+            hidden, h = self.rnn(embedded, states["h"])
+            new_states = {"h": h}
+        return {"logits": self.projection(self.dropout(hidden))}, new_states
+
+
+def save_checkpoint(path: Any, model: LanguageModel, vocabulary: list[str], provenance: dict[str, Any]) -> None:
+    """Writes sizes, weights, vocabulary and provenance: all that `conveyor-export` needs."""
+    torch.save(
+        {
+            "config": asdict(model.config),
+            "state_dict": model.state_dict(),
+            "vocabulary": vocabulary,
+            "provenance": provenance,
+        },
+        path,
+    )
+
+
+def load_checkpoint(path: Any) -> tuple[LanguageModel, list[str], dict[str, Any]]:
+    """Reads what `save_checkpoint` wrote: the model in evaluation mode, its vocabulary and its provenance."""
+    saved = torch.load(path, weights_only=True)
+    model = LanguageModel(LanguageModelConfig(**saved["config"]))
+    model.load_state_dict(saved["state_dict"])
+    return model.eval(), saved["vocabulary"], saved["provenance"]

@@ -1,0 +1,1 @@
+"""Sessions, their state and the batches that advance them. Knows nothing of gRPC."""

@@ -1,0 +1,175 @@
+"""What goes through the engine's door: work in, outcomes out. Plain values and arrays, no transport types."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from math import inf
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conveyor.errors import ConveyorError
+
+Array = NDArray[Any]
+
+
+class EndReason(Enum):
+    """Why a session ended; the values label a metric."""
+
+    CLOSED = "closed"
+    IDLE = "idle"
+    LIFETIME = "lifetime"
+    DRAINED = "drained"
+    UNLOADED = "unloaded"
+
+
+class FinishReason(Enum):
+    """Why a generation ended; the values label a metric."""
+
+    LENGTH = "length"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What a chunk is answered with; see `Outputs` and `Scoring` in step.proto."""
+
+    names: tuple[str, ...] = ()
+    top_k: int = 0
+    last_only: bool = False
+    scoring: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a token is drawn; see `Sampling` in generate.proto. `top_k` 0 means all."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    repetition_window: int = 64
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a chunk of `num_steps` steps gave; `position` is the session's after it.
+
+    `outputs` are `[n, ...]`; `top_tokens` and `top_log_probabilities` are flat, `top_k` for each of the n steps.
+    """
+
+    session_id: str
+    position: int
+    num_steps: int
+    outputs: dict[str, Array] = field(default_factory=dict)
+    top_tokens: list[int] = field(default_factory=list)
+    top_log_probabilities: list[float] = field(default_factory=list)
+    log_probabilities: list[float] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Token:
+    """One generated token; `position` is the session's with it. `finish_reason` is set on the last."""
+
+    session_id: str
+    position: int
+    token: int
+    log_probability: float
+    top_tokens: list[int] = field(default_factory=list)
+    top_log_probabilities: list[float] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+
+
+class Sink(Protocol):
+    """Where a caller's outcomes go. All methods are called on the engine's event loop and must not block."""
+
+    def put(self, tag: Any, outcome: Answer | Token | ConveyorError) -> None:
+        """Takes one outcome of the work that was submitted with this tag."""
+
+    def flush(self) -> None:
+        """Called once after each batch that put anything here: send what has come together."""
+
+    def end(self, session_id: str, reason: EndReason, position: int) -> None:
+        """Takes the news that a session last stepped from here has ended; a `flush` follows."""
+
+
+@dataclass(slots=True, eq=False)
+class Chunk:
+    """Consecutive steps of one session. `inputs` are `[n, ...]` in the signature's dtypes, one for each stream input.
+
+    `position` None means wherever the session is. `deadline` is on the engine's clock (`time.monotonic`).
+    """
+
+    session_id: str
+    inputs: dict[str, Array]
+    want: Want
+    sink: Sink
+    tag: Any = None
+    position: int | None = None
+    deadline: float = inf
+
+
+@dataclass(slots=True, eq=False)
+class Generation:
+    """A prompt to consume and tokens to sample. `seed` None means the session's own."""
+
+    session_id: str
+    tokens: list[int]
+    max_tokens: int
+    sink: Sink
+    sampling: Sampling = Sampling()
+    stop_sequences: tuple[tuple[int, ...], ...] = ()
+    seed: int | None = None
+    top_k: int = 0
+    tag: Any = None
+    position: int | None = None
+    deadline: float = inf
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """A session as it is told to the outside. Times are Unix seconds."""
+
+    session_id: str
+    model_name: str
+    model_version: int
+    position: int
+    seed: int
+    create_time: float
+    expire_time: float
+    is_resident: bool
+    state_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOptions:
+    """How to open a session. None takes the server's default; times are seconds."""
+
+    session_id: str | None = None
+    seed: int | None = None
+    idle_timeout: float | None = None
+    max_lifetime: float | None = None
+    contexts: dict[str, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRecord:
+    """One run, for the metrics. Seconds; `queue_seconds` has an entry for each chunk that started in this run."""
+
+    num_sessions: int
+    num_steps: int
+    num_generated: int
+    run_seconds: float
+    queue_seconds: np.ndarray
+
+
+class Observer(Protocol):
+    """Hears what the engine does; telemetry implements it. Called at most once a batch or session event."""
+
+    def session_opened(self) -> None: ...
+    def session_ended(self, reason: EndReason) -> None: ...
+    def batch_ran(self, record: BatchRecord) -> None: ...
+    def run_failed(self) -> None: ...
+    def states_spilled(self, num_sessions: int) -> None: ...
+    def states_restored(self, num_sessions: int) -> None: ...
+    def work_refused(self, reason: str) -> None: ...

@@ -1,0 +1,142 @@
+"""One description for every recurrent model: its tensors, and the role of each and of each of its axes."""
+
+import json
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+FORMAT = 1
+
+ITEM_SIZES = {"bool": 1, "int32": 4, "int64": 8, "float16": 2, "float32": 4, "float64": 8}
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """Where the batch and time axes lie in a tensor of the graph; None where there is none."""
+
+    batch: int | None = None
+    time: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A tensor of the graph. `shape` is per session and step: without its batch and time axes.
+
+    A stream input `tokens` of `[T, B]` has shape `()`, batch 1, time 0.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] = ()
+    axis: Axis = Axis()
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ITEM_SIZES:
+            raise ValueError(f"{self.name}: dtype {self.dtype!r} is not one of {', '.join(ITEM_SIZES)}")
+        if any(length < 1 for length in self.shape):
+            raise ValueError(f"{self.name}: shape {self.shape} has a length below 1")
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of one session's share."""
+        return prod(self.shape) * ITEM_SIZES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class StateSpec(TensorSpec):
+    """A state input and the output that replaces it. A `[layers, B, H]` state has shape `(layers, H)`, batch 1.
+
+    `initial` is the flattened initial value; None means zeros.
+    """
+
+    output: str = ""
+    initial: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        TensorSpec.__post_init__(self)
+        if not self.output:
+            raise ValueError(f"{self.name}: a state needs the name of the output that replaces it")
+        if self.initial is not None and len(self.initial) != prod(self.shape):
+            raise ValueError(f"{self.name}: initial has {len(self.initial)} values, shape {self.shape} needs others")
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec(TensorSpec):
+    """What a client may ask for. `is_logits` marks the one that scores the vocabulary: shape `(V,)`."""
+
+    is_logits: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The tensors of a model by role. Names are unique over all roles.
+
+    `max_token` bounds integer stream inputs: ids run from 0 to it, both included; None leaves them unbounded.
+    `fixed_steps` is the only chunk length that the graph takes, None where the time axis is dynamic.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    states: tuple[StateSpec, ...]
+    outputs: tuple[OutputSpec, ...]
+    contexts: tuple[TensorSpec, ...] = ()
+    max_token: int | None = None
+    fixed_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        names = [t.name for t in (*self.inputs, *self.states, *self.outputs, *self.contexts)]
+        names += [s.output for s in self.states]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"named twice: {', '.join(twice)}")
+        if not self.inputs:
+            raise ValueError("inputs: a model needs at least one stream input")
+        if sum(o.is_logits for o in self.outputs) > 1:
+            raise ValueError("outputs: more than one is marked as logits")
+
+    @property
+    def logits(self) -> OutputSpec | None:
+        """The output that scores the vocabulary."""
+        return next((o for o in self.outputs if o.is_logits), None)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of state per session."""
+        return sum(state.num_bytes for state in self.states)
+
+    @property
+    def takes_tokens(self) -> bool:
+        """True if the only stream input is one int64 per step."""
+        return len(self.inputs) == 1 and self.inputs[0].dtype == "int64" and self.inputs[0].shape == ()
+
+    def to_json(self) -> str:
+        """The schema stored under `conveyor.signature` in an ONNX file, and in `signature.json`."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Signature":
+        """Reads `to_json`'s schema.
+
+        Raises:
+            ValueError: not JSON, another format, or a malformed field; the message names it.
+        """
+        raw = json.loads(text)
+        if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+            raise ValueError(f"signature: expected format {FORMAT}")
+        try:
+            return cls(
+                inputs=tuple(TensorSpec(**_tensor(t)) for t in raw["inputs"]),
+                states=tuple(StateSpec(**_tensor(t)) for t in raw["states"]),
+                outputs=tuple(OutputSpec(**_tensor(t)) for t in raw["outputs"]),
+                contexts=tuple(TensorSpec(**_tensor(t)) for t in raw.get("contexts", ())),
+                max_token=raw.get("max_token"),
+                fixed_steps=raw.get("fixed_steps"),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"signature: {error}") from error
+
+
+def _tensor(raw: dict[str, Any]) -> dict[str, Any]:
+    initial = raw.get("initial")
+    fields = {**raw, "shape": tuple(raw.get("shape", ())), "axis": Axis(**raw.get("axis", {}))}
+    if initial is not None:
+        fields["initial"] = tuple(initial)
+    return fields
