@@ -1,0 +1,75 @@
+"""How much an engine may hold, where it runs, and how much it holds now."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Provider = Literal["auto", "cpu", "cuda"]
+PROVIDERS: tuple[Provider, ...] = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one engine. Times are seconds.
+
+    Raises:
+        ValueError: every field that is out of range, one line each.
+    """
+
+    num_slots: int = 4096
+    max_sessions: int = 100_000
+    max_batch: int = 256
+    max_run_steps: int = 64
+    max_chunk_steps: int = 4096
+    max_waiting_chunks: int = 16_384
+    idle_timeout: float = 600.0
+    max_idle_timeout: float = 86_400.0
+    max_lifetime: float = 604_800.0
+
+    def __post_init__(self) -> None:
+        counts = ("num_slots", "max_sessions", "max_batch", "max_run_steps", "max_chunk_steps", "max_waiting_chunks")
+        problems = [f"{name}: must be at least 1, got {value}" for name in counts if (value := getattr(self, name)) < 1]
+        times = ("idle_timeout", "max_idle_timeout", "max_lifetime")
+        problems += [
+            f"{name}: must be above 0 s, got {value}" for name in times if not (value := getattr(self, name)) > 0
+        ]
+        if self.idle_timeout > self.max_idle_timeout:
+            problems.append(f"idle_timeout: {self.idle_timeout} s is above max_idle_timeout, {self.max_idle_timeout} s")
+        if problems:
+            raise ValueError("\n".join(problems))
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where models run. `num_threads` 0 takes what affinity and cgroup quota allow.
+
+    Raises:
+        ValueError: every field that is out of range, one line each.
+    """
+
+    provider: Provider = "auto"
+    num_threads: int = 0
+    device_id: int = 0
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.provider not in PROVIDERS:
+            problems.append(f"provider: must be one of {', '.join(PROVIDERS)}, got {self.provider!r}")
+        for name in ("num_threads", "device_id"):
+            if (value := getattr(self, name)) < 0:
+                problems.append(f"{name}: must be at least 0, got {value}")
+        if problems:
+            raise ValueError("\n".join(problems))
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What an engine holds at this moment. `num_waiting` counts chunks and generations that have not finished."""
+
+    num_sessions: int
+    num_resident: int
+    num_spilled: int
+    num_slots: int
+    num_free_slots: int
+    arena_bytes: int
+    spilled_bytes: int
+    num_waiting: int
