@@ -1,0 +1,34 @@
+# The server on the CUDA provider, with the shipped model. Build with BuildKit from the repository's root:
+#   docker build --file deploy/gpu.Dockerfile --tag conveyor:gpu .
+# CUDA and cuDNN come as wheels and the driver from the node's container toolkit, so the base is plain Python.
+# For a build that can be repeated, name the base by digest: --build-arg BASE=python:3.11-slim-bookworm@sha256:...
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS dependencies
+WORKDIR /source
+COPY deploy/requirements-gpu.txt ./
+RUN python -m venv --without-pip /opt/conveyor && \
+    pip --python /opt/conveyor/bin/python install --no-cache-dir --requirement requirements-gpu.txt
+
+FROM ${BASE} AS package
+WORKDIR /source
+COPY pyproject.toml README.md LICENSE ./
+COPY service service
+COPY export export
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /dist .
+
+FROM ${BASE}
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin conveyor
+# The dependencies, CUDA's among them, are a layer of about 2.5 GB that a change of the code leaves alone.
+COPY --from=dependencies /opt/conveyor /opt/conveyor
+RUN --mount=type=bind,from=package,source=/dist,target=/dist \
+    pip --python /opt/conveyor/bin/python install --no-cache-dir --no-deps --no-index /dist/*.whl
+COPY models /models
+# Nothing is written outside /tmp, so the root filesystem may be read-only.
+ENV PATH=/opt/conveyor/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    CONVEYOR_HOST=0.0.0.0
+USER 10001:10001
+EXPOSE 50051 9090
+ENTRYPOINT ["conveyor", "serve", "/models"]
