@@ -35,6 +35,14 @@ class TensorSpec:
             raise ValueError(f"{self.name}: dtype {self.dtype!r} is not one of {', '.join(ITEM_SIZES)}")
         if any(length < 1 for length in self.shape):
             raise ValueError(f"{self.name}: shape {self.shape} has a length below 1")
+        axes = [axis for axis in (self.axis.batch, self.axis.time) if axis is not None]
+        if len(axes) != len(set(axes)) or any(axis not in range(self.rank) for axis in axes):
+            raise ValueError(f"{self.name}: {self.axis} does not fit a tensor of {self.rank} axes")
+
+    @property
+    def rank(self) -> int:
+        """Number of axes of the graph's tensor, batch and time included."""
+        return len(self.shape) + (self.axis.batch is not None) + (self.axis.time is not None)
 
     @property
     def num_bytes(self) -> int:
@@ -56,6 +64,8 @@ class StateSpec(TensorSpec):
         TensorSpec.__post_init__(self)
         if not self.output:
             raise ValueError(f"{self.name}: a state needs the name of the output that replaces it")
+        if self.axis.time is not None:
+            raise ValueError(f"{self.name}: a state has no time axis")
         if self.initial is not None and len(self.initial) != prod(self.shape):
             raise ValueError(f"{self.name}: initial has {len(self.initial)} values, shape {self.shape} needs others")
 

@@ -1,0 +1,142 @@
+"""What a graph must be before it is served, and whether it is what its signature says."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx.external_data_helper import uses_external_data
+
+from conveyor.graph.errors import ModelError
+from conveyor.signature import Signature, TensorSpec
+
+# The newest operator set that the oldest supported onnxruntime (1.31) runs.
+MAX_OPSET = 26
+# The serving graph's own operators are written for this one and newer.
+MIN_OPSET = 13
+DOMAINS = {"": MAX_OPSET, "ai.onnx": MAX_OPSET, "com.microsoft": 1}
+PREFIX = "conveyor."
+
+
+def check_graph(proto: ModelProto) -> None:
+    """Refuses what is malformed, unknown to onnxruntime or not in the one file.
+
+    Raises:
+        ModelError: with the first thing found.
+    """
+    _check_opsets(proto)
+    for node in all_nodes(proto.graph):
+        if node.domain not in DOMAINS:
+            raise ModelError(f"node {node.name or node.op_type}: operators of domain {node.domain!r} are not served")
+    if external := [tensor.name for tensor in all_tensors(proto.graph) if uses_external_data(tensor)]:
+        raise ModelError(f"weight {external[0]} lies in another file; models of one file only are served")
+    if taken := [name for name in value_names(proto.graph) if name.startswith(PREFIX)]:
+        raise ModelError(f"tensor {taken[0]}: names that start with {PREFIX!r} are the server's own")
+    try:
+        onnx.checker.check_model(proto)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise ModelError(f"malformed graph: {str(error).splitlines()[0]}") from error
+
+
+def check_roles(proto: ModelProto, signature: Signature) -> None:
+    """Compares every tensor of the signature with the graph's: name, dtype, rank and fixed lengths.
+
+    Raises:
+        ModelError: with the first difference found.
+    """
+    if signature.contexts:
+        raise ModelError(f"context {signature.contexts[0].name}: contexts are not served yet")
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    inputs = {value.name: value for value in proto.graph.input if value.name not in constants}
+    outputs = {value.name: value for value in proto.graph.output}
+    for spec in (*signature.inputs, *signature.states):
+        _check_tensor("input", spec, spec.name, inputs, signature)
+    for output in signature.outputs:
+        _check_tensor("output", output, output.name, outputs, signature)
+    for state in signature.states:
+        _check_tensor("output", state, state.output, outputs, signature)
+    known = {spec.name for spec in (*signature.inputs, *signature.states)}
+    if strays := sorted(inputs.keys() - known):
+        raise ModelError(f"input {strays[0]}: has no role in the signature")
+    _check_time(signature)
+
+
+def all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    """Every node of the graph and of the graphs inside its nodes."""
+    for node in graph.node:
+        yield node
+        for subgraph in subgraphs(node):
+            yield from all_nodes(subgraph)
+
+
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """The bodies of an If, Loop or Scan."""
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def all_tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    """Every constant of the graph: weights, and attributes of nodes."""
+    yield from graph.initializer
+    for node in graph.node:
+        yield from (attribute.t for attribute in node.attribute if attribute.type == onnx.AttributeProto.TENSOR)
+        for subgraph in subgraphs(node):
+            yield from all_tensors(subgraph)
+
+
+def value_names(graph: GraphProto) -> Iterator[str]:
+    """Names of all tensors of the outermost graph."""
+    yield from (value.name for value in graph.input)
+    yield from (tensor.name for tensor in graph.initializer)
+    for node in graph.node:
+        yield from node.output
+
+
+def _check_opsets(proto: ModelProto) -> None:
+    for opset in proto.opset_import:
+        if opset.domain in DOMAINS and opset.version > DOMAINS[opset.domain]:
+            name = opset.domain or "ai.onnx"
+            raise ModelError(f"opset {opset.version} of {name} is too new; export with at most {DOMAINS[opset.domain]}")
+        if opset.domain in ("", "ai.onnx") and opset.version < MIN_OPSET:
+            raise ModelError(f"opset {opset.version} is too old; export with at least {MIN_OPSET}")
+
+
+def _check_tensor(
+    kind: str, spec: TensorSpec, name: str, values: dict[str, ValueInfoProto], signature: Signature
+) -> None:
+    if name not in values:
+        raise ModelError(f"{kind} {name}: the signature names it, but the graph has no such {kind}")
+    tensor = values[name].type.tensor_type
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type) if tensor.elem_type else None
+    if dtype != np.dtype(spec.dtype):
+        raise ModelError(f"{kind} {name}: the signature says {spec.dtype}, the graph {dtype}")
+    if not tensor.HasField("shape"):
+        return
+    got = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+    if len(got) != spec.rank:
+        raise ModelError(f"{kind} {name}: the signature says {spec.rank} axes, the graph {len(got)}")
+    _check_lengths(kind, spec, name, got, signature.fixed_steps)
+
+
+def _check_lengths(kind: str, spec: TensorSpec, name: str, got: list[int | None], fixed_steps: int | None) -> None:
+    lengths = iter(spec.shape)
+    for axis, length in enumerate(got):
+        if axis == spec.axis.batch:
+            if length is not None:
+                raise ModelError(f"{kind} {name}: axis {axis} is the batch axis, but the graph fixes it to {length}")
+        elif axis == spec.axis.time:
+            if length is not None and length != fixed_steps:
+                raise ModelError(f"{kind} {name}: axis {axis} is the time axis, but the graph fixes it to {length}")
+        elif length not in (expected := next(lengths), None):
+            raise ModelError(f"{kind} {name}: axis {axis} should be {expected} long, it is {length}")
+
+
+def _check_time(signature: Signature) -> None:
+    timed = [spec.axis.time is not None for spec in signature.inputs]
+    if any(timed) != all(timed):
+        raise ModelError("either all stream inputs have a time axis or none has")
+    for spec in signature.outputs:
+        if all(timed) and spec.axis.time is None and signature.fixed_steps != 1:
+            raise ModelError(f"output {spec.name}: has no time axis, though the inputs have one")

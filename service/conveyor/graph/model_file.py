@@ -1,0 +1,120 @@
+"""Reads an ONNX file that says in its own metadata what it is."""
+
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from conveyor.graph.checks import check_graph, check_roles
+from conveyor.graph.errors import ModelError
+from conveyor.signature import Signature, Vocabulary
+
+SIGNATURE_KEY = "conveyor.signature"
+VOCABULARY_KEY = "conveyor.vocabulary"
+PROVENANCE_KEY = "conveyor.provenance"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelFile:
+    """A checked model. `fingerprint` is the SHA-256 in hex of graph, weights and signature, whatever the provenance."""
+
+    proto: onnx.ModelProto
+    signature: Signature
+    vocabulary: Vocabulary | None
+    provenance: dict[str, Any]
+    fingerprint: str
+    path: Path | None = None
+
+
+def read_model(path: Path) -> ModelFile:
+    """Reads and checks an ONNX file.
+
+    Raises:
+        ModelError: the file cannot be read or the model cannot be served; the message starts with the path.
+    """
+    try:
+        return model_from_proto(onnx.load_model(path, load_external_data=False), path)
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror or error}") from error
+    except DecodeError as error:
+        raise ModelError(f"{path}: not an ONNX file") from error
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def model_from_proto(proto: onnx.ModelProto, path: Path | None = None) -> ModelFile:
+    """Checks a model that is in memory already; the proto is kept, not copied.
+
+    Raises:
+        ModelError: the model cannot be served.
+    """
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    signature = _read_signature(metadata)
+    check_graph(proto)
+    check_roles(proto, signature)
+    return ModelFile(
+        proto=proto,
+        signature=signature,
+        vocabulary=_read_vocabulary(metadata, signature),
+        provenance=_read_provenance(metadata),
+        fingerprint=fingerprint(proto, signature),
+        path=path,
+    )
+
+
+def fingerprint(proto: onnx.ModelProto, signature: Signature) -> str:
+    """SHA-256 in hex of all that decides a model's answers: nodes, weights, opsets and signature."""
+    digest = sha256()
+
+    def add(part: bytes) -> None:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+
+    for message in (*proto.opset_import, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
+        add(message.SerializeToString(deterministic=True))
+    for node in proto.graph.node:
+        bare = onnx.NodeProto()
+        bare.CopyFrom(node)
+        bare.doc_string = ""
+        del bare.metadata_props[:]  # exporters leave stack traces here
+        add(bare.SerializeToString(deterministic=True))
+    add(signature.to_json().encode())
+    return digest.hexdigest()
+
+
+def _read_signature(metadata: dict[str, str]) -> Signature:
+    if SIGNATURE_KEY not in metadata:
+        raise ModelError(f"the file's metadata has no {SIGNATURE_KEY}; export the model with conveyor-export")
+    try:
+        return Signature.from_json(metadata[SIGNATURE_KEY])
+    except ValueError as error:
+        raise ModelError(f"{SIGNATURE_KEY}: {error}") from error
+
+
+def _read_vocabulary(metadata: dict[str, str], signature: Signature) -> Vocabulary | None:
+    if VOCABULARY_KEY not in metadata:
+        return None
+    symbols = _read_json(metadata, VOCABULARY_KEY)
+    if not isinstance(symbols, list) or not symbols or not all(isinstance(symbol, str) for symbol in symbols):
+        raise ModelError(f"{VOCABULARY_KEY}: expected a list of strings")
+    if signature.logits is not None and len(symbols) != signature.logits.shape[-1]:
+        raise ModelError(f"{VOCABULARY_KEY}: {len(symbols)} entries, but {signature.logits.shape[-1]} logits")
+    return Vocabulary(symbols)
+
+
+def _read_provenance(metadata: dict[str, str]) -> dict[str, Any]:
+    provenance = _read_json(metadata, PROVENANCE_KEY) if PROVENANCE_KEY in metadata else {}
+    if not isinstance(provenance, dict):
+        raise ModelError(f"{PROVENANCE_KEY}: expected a JSON object")
+    return provenance
+
+
+def _read_json(metadata: dict[str, str], key: str) -> Any:
+    try:
+        return json.loads(metadata[key])
+    except ValueError as error:
+        raise ModelError(f"{key}: not JSON: {error}") from error

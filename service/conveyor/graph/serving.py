@@ -1,0 +1,139 @@
+"""Turns a user's graph into the one that serves: states come from arenas and go back to them, in place."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from conveyor.graph.arena import (
+    READ_SLOTS,
+    WRITE_SLOTS,
+    Arena,
+    Scatter,
+    add_read,
+    add_write,
+    check_arena_order,
+    pack_states,
+)
+from conveyor.graph.builder import GraphBuilder, value_info
+from conveyor.graph.model_file import ModelFile
+from conveyor.graph.ragged import LENGTHS_INPUT, NotRaggedError, recurrent_nodes
+from conveyor.signature import Signature
+
+LENGTHS = "conveyor.lengths"
+ROWS = "conveyor.rows"
+BATCH = "conveyor.batch"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServingGraph:
+    """A graph that steps sessions by their slots.
+
+    Inputs: the stream inputs; each arena `[rows, width]`; `conveyor.read_slots` int64 `[B]` and `conveyor.write_slots`
+    int64 `[B, 1]`, where each session's state is read and written; if `is_ragged`, `conveyor.lengths` int32 `[B]`, each
+    from 1 to the number of steps in the run (a length of 0 would destroy the state).
+    Outputs: the stream outputs, and each arena's `.out`, to be bound to the arena itself.
+
+    `max_steps` is the most steps of a run, None where the graph takes any number; `not_ragged_because` says what keeps
+    chunks of different lengths from running together. Without `can_batch` a run has one session.
+    """
+
+    proto: ModelProto
+    signature: Signature
+    arenas: tuple[Arena, ...]
+    max_steps: int | None
+    can_batch: bool
+    not_ragged_because: str = ""
+
+    @property
+    def is_ragged(self) -> bool:
+        return not self.not_ragged_because
+
+    def initial_rows(self) -> dict[str, NDArray[Any]]:
+        """The row `[width]` of a fresh session in each arena, by the arena's name."""
+        return {arena.name: arena.initial_row() for arena in self.arenas}
+
+
+def build_serving_graph(model: ModelFile, *, num_rows: int | None, scatter: Scatter) -> ServingGraph:
+    """Puts a Gather before the states and a scatter after them, both on the arenas; the model itself is not changed.
+
+    Raises:
+        ModelError: the new states do not depend on the old ones.
+    """
+    signature = model.signature
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    del proto.metadata_props[:]
+    reason = _make_ragged(proto, signature)
+    arenas = pack_states(signature)
+    _replace_states(proto, signature, arenas, scatter)
+    _declare(proto, signature, arenas, num_rows, is_ragged=not reason)
+    check_arena_order(proto)
+    return ServingGraph(proto, signature, arenas, _max_steps(signature), _can_batch(signature), reason)
+
+
+def _max_steps(signature: Signature) -> int | None:
+    has_time = any(spec.axis.time is not None for spec in signature.inputs)
+    return signature.fixed_steps if has_time else 1
+
+
+def _can_batch(signature: Signature) -> bool:
+    return all(s.axis.batch is not None for s in (*signature.inputs, *signature.states, *signature.outputs))
+
+
+def _make_ragged(proto: ModelProto, signature: Signature) -> str:
+    """Gives the lengths to every recurrent node; returns why not, if that would not do."""
+    if _max_steps(signature) is not None:
+        return "every run has the same number of steps"
+    if not _can_batch(signature):
+        return "every run has one session"
+    try:
+        nodes = recurrent_nodes(proto, signature)
+    except NotRaggedError as reason:
+        return str(reason)
+    for node in nodes:
+        node.input.extend([""] * (LENGTHS_INPUT + 1 - len(node.input)))
+        node.input[LENGTHS_INPUT] = LENGTHS
+    return ""
+
+
+def _replace_states(proto: ModelProto, signature: Signature, arenas: tuple[Arena, ...], scatter: Scatter) -> None:
+    """What were inputs and outputs of states become tensors inside, computed from and for the arenas."""
+    before, after = GraphBuilder("conveyor.read."), GraphBuilder("conveyor.write.")
+    for arena in arenas:
+        add_read(before, arena)
+        add_write(after, arena, scatter)
+    graph = proto.graph
+    inner = {s.name for s in signature.states}, {s.output for s in signature.states}
+    _keep(graph.input, [value for value in graph.input if value.name not in inner[0]])
+    _keep(graph.output, [value for value in graph.output if value.name not in inner[1]])
+    _keep(graph.node, [*before.nodes, *graph.node, *after.nodes])
+    graph.initializer.extend([*before.constants, *after.constants])
+
+
+def _declare(
+    proto: ModelProto, signature: Signature, arenas: tuple[Arena, ...], num_rows: int | None, *, is_ragged: bool
+) -> None:
+    rows = ROWS if num_rows is None else num_rows
+    batch = BATCH if _can_batch(signature) else 1
+    proto.graph.input.extend(value_info(arena.name, arena.dtype, [rows, arena.width]) for arena in arenas)
+    proto.graph.output.extend(value_info(arena.output, arena.dtype, [rows, arena.width]) for arena in arenas)
+    if arenas:
+        proto.graph.input.append(value_info(READ_SLOTS, "int64", [batch]))
+        proto.graph.input.append(value_info(WRITE_SLOTS, "int64", [batch, 1]))
+    if is_ragged:
+        proto.graph.input.append(value_info(LENGTHS, "int32", [batch]))
+
+
+def _keep(field: Any, items: list[Any]) -> None:
+    """Replaces a repeated field's items; some of them may be its own."""
+    copies = [_copy(item) for item in items]
+    del field[:]
+    field.extend(copies)
+
+
+def _copy(item: Any) -> Any:
+    copy = type(item)()
+    copy.CopyFrom(item)
+    return copy
