@@ -1,0 +1,300 @@
+"""The rules of sessions, work and state, as one object: no I/O, no threads, the time is an argument.
+
+Work is accepted; batches come out; results go in; outcomes wait in `outcomes` for whoever delivers them.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from conveyor.engine.assembly import Assembler, Assembly
+from conveyor.engine.feeds import Results
+from conveyor.engine.job import ChunkJob, GenerationJob, Job
+from conveyor.engine.limits import Limits
+from conveyor.engine.residence import Residence
+from conveyor.engine.scheduler import Batch, Scheduler
+from conveyor.engine.session import Session
+from conveyor.engine.table import SessionTable
+from conveyor.engine.validation import Validator
+from conveyor.engine.work import Answer, Array, Chunk, EndReason, Generation, Sink, Token
+from conveyor.errors import (
+    Aborted,
+    ConveyorError,
+    DeadlineExceeded,
+    NotFound,
+    ResourceExhausted,
+    RunFailed,
+    WrongPosition,
+)
+from conveyor.signature import Signature
+
+Outcome = tuple[Sink, Any, Answer | Token | ConveyorError]
+
+
+class Core:
+    """One model's sessions and their work."""
+
+    def __init__(
+        self,
+        signature: Signature,
+        limits: Limits,
+        initial: dict[str, Array],
+        *,
+        is_ragged: bool,
+        max_run_steps: int,
+        max_batch: int,
+    ) -> None:
+        self._limits = limits
+        self._validator = Validator(signature, limits)
+        self._assembler = Assembler(signature)
+        self._scheduler = Scheduler(max_batch, max_run_steps, is_ragged=is_ragged)
+        self.table = SessionTable(limits)
+        # A run writes to spare slots, so there must be a batch of them beyond those that hold sessions.
+        self.residence = Residence(limits.num_slots + max_batch, initial)
+        self.num_waiting = 0
+        self.outcomes: list[Outcome] = []
+        self.ended: list[tuple[Session, EndReason]] = []
+        self._sessions_of: dict[Sink, dict[Session, None]] = {}
+
+    @property
+    def num_ready(self) -> int:
+        """Sessions that a batch could take now."""
+        return len(self._scheduler)
+
+    def accept(self, work: Chunk | Generation, now: float) -> None:
+        """Queues work, or answers it at once from the kept answer.
+
+        Raises:
+            ConveyorError: it is refused; nothing has changed.
+        """
+        session = self.table.get(work.session_id)
+        job: Job
+        if isinstance(work, Chunk):
+            tokens, num_steps = self._validator.chunk(work)
+            if self._answer_again(session, work, num_steps):
+                return
+            job = ChunkJob(session, work, tokens, num_steps, now)
+        else:
+            self._validator.generation(work, has_pending=session.pending is not None)
+            self._check_position(session, work.position)
+            job = GenerationJob(session, work, now)
+        self._check_order(session, job)
+        if self.num_waiting >= self._limits.max_waiting_chunks:
+            raise ResourceExhausted("queue", f"{self.num_waiting} requests are waiting, the most allowed")
+        self._queue(session, job, now)
+
+    def next_batch(self, now: float) -> tuple[Batch, Assembly] | None:
+        """The next run, with its slots; None if no session can run."""
+        plan, chosen = self.residence.plan(), list[Session]()
+        for session in self._scheduler.line():
+            if not self._is_late(session, now) and plan.admit(session):
+                chosen.append(session)
+                if len(chosen) == self._scheduler.max_batch:
+                    break
+        if not chosen:
+            return None
+        batch = self._scheduler.form(chosen)
+        self.residence.settle(batch, plan.victims)
+        for victim in batch.spills:
+            self._scheduler.discard(victim)
+        return batch, self._assembler.assemble(batch)
+
+    def finish(self, batch: Batch, assembly: Assembly, results: Results, now: float) -> None:
+        """Takes a run's results: commits what is complete and lets the sessions go on."""
+        self.residence.confirm(batch, results.spilled)
+        self._assembler.absorb(batch, assembly, results)
+        for job in batch.jobs:
+            job.session.is_running = False
+            job.session.last_used = now
+            if job.is_cancelled:
+                self._drop(job)
+            elif job.num_done < job.num_total:
+                self._scheduler.add(job.session)
+            elif isinstance(job, ChunkJob):
+                self._commit_chunk(job)
+            elif isinstance(job, GenerationJob):
+                self._commit_token(job)
+        self._line_up(batch.spills)
+
+    def fail(self, batch: Batch, results: Results) -> None:
+        """Takes a failed run: its jobs fail, and its sessions are where they were before those jobs."""
+        if results.spilled:
+            self.residence.confirm(batch, results.spilled)
+        self.residence.revoke(batch)
+        for job in batch.jobs:
+            job.session.is_running = False
+            if job.is_cancelled:
+                self._drop(job)
+            else:
+                self._fail_first(job.session, RunFailed("the model's run failed; the session is as it was before it"))
+        self._line_up(batch.spills)
+
+    def _line_up(self, sessions: list[Session]) -> None:
+        """Sessions that were being spilled may have got work meanwhile, or have ended."""
+        for session in sessions:
+            if not session.is_open:
+                self.residence.evict(session)
+            elif session.jobs:
+                self._scheduler.add(session)
+
+    def cancel(self, work: Chunk | Generation) -> None:
+        """Forgets work that has not finished. Its sink hears no more of it."""
+        try:
+            session = self.table.get(work.session_id)
+        except NotFound:
+            return
+        for index, job in enumerate(session.jobs):
+            if job.work is work:
+                self._cancel_from(session, index)
+                return
+
+    def detach(self, sink: Sink) -> None:
+        """Forgets a sink and its unfinished work."""
+        for session in self._sessions_of.pop(sink, {}):
+            session.sink = None
+            index = next((i for i, job in enumerate(session.jobs) if job.sink is sink), None)
+            if index is not None:
+                self._cancel_from(session, index)
+
+    def end(self, session: Session, reason: EndReason) -> None:
+        """Ends a session; its waiting work fails, its slots are freed once no run uses them."""
+        self.table.remove(session)
+        self._scheduler.discard(session)
+        problem = NotFound(f"session_id: session {session.session_id!r} has ended: {reason.value}")
+        for job in list(session.jobs):
+            self._settle(job, problem)
+            job.is_cancelled = True
+        session.kept = None
+        if not session.is_running:
+            self._free(session)
+        self.ended.append((session, reason))
+        if session.sink is not None:
+            self._sessions_of[session.sink].pop(session, None)
+
+    def _free(self, session: Session) -> None:
+        for job in session.jobs:
+            self.residence.release(job)
+        session.jobs.clear()
+        self.residence.evict(session)
+
+    def _is_late(self, session: Session, now: float) -> bool:
+        if session.jobs[0].deadline > now:
+            return False
+        self._fail_first(session, DeadlineExceeded("the deadline passed before the steps ran; nothing was consumed"))
+        return True
+
+    def _answer_again(self, session: Session, chunk: Chunk, num_steps: int) -> bool:
+        """True if the chunk asks again for the answer that is kept."""
+        if chunk.position is None or chunk.position == session.tail:
+            return False
+        kept = session.kept
+        if kept and kept.start == chunk.position and kept.answer.num_steps == num_steps and _same(kept.chunk, chunk):
+            self.outcomes.append((chunk.sink, chunk.tag, kept.answer))
+            return True
+        if session.position <= chunk.position < session.tail:
+            raise Aborted(f"position: {chunk.position} is in flight")
+        raise WrongPosition(chunk.position, session.position)
+
+    @staticmethod
+    def _check_position(session: Session, position: int | None) -> None:
+        if position is not None and position != session.position:
+            raise WrongPosition(position, session.position)
+
+    @staticmethod
+    def _check_order(session: Session, job: Job) -> None:
+        if session.jobs and (isinstance(job, GenerationJob) or isinstance(session.jobs[-1], GenerationJob)):
+            raise Aborted("session_id: another request of the session is in flight")
+
+    def _queue(self, session: Session, job: Job, now: float) -> None:
+        session.jobs.append(job)
+        session.tail += job.num_steps
+        session.last_used = now
+        if session.sink is not job.sink:
+            self._attach(session, job.sink)
+        self.num_waiting += 1
+        if len(session.jobs) == 1:
+            self._begin_first(session)
+
+    def _attach(self, session: Session, sink: Sink) -> None:
+        if session.sink is not None:
+            self._sessions_of[session.sink].pop(session, None)
+        session.sink = sink
+        self._sessions_of.setdefault(sink, {})[session] = None
+
+    def _begin_first(self, session: Session) -> None:
+        """Puts the session in line with its first job; a job with nothing to run is done at once."""
+        while session.jobs:
+            job = session.jobs[0]
+            job.begin()
+            if job.num_total:
+                if not session.is_running:
+                    self._scheduler.add(session)
+                return
+            session.jobs.popleft()
+            self._settle(job, job.commit())
+
+    def _commit_chunk(self, job: ChunkJob) -> None:
+        session = job.session
+        self.residence.commit(job)
+        session.jobs.popleft()
+        self._settle(job, job.commit())
+        self._begin_first(session)
+
+    def _commit_token(self, job: GenerationJob) -> None:
+        session = job.session
+        self.residence.commit(job)
+        token = job.commit()
+        if token.finish_reason is None:
+            self.outcomes.append((job.sink, job.tag, token))
+            self._scheduler.add(session)
+            return
+        session.jobs.popleft()
+        self._settle(job, token)
+        self._begin_first(session)
+
+    def _settle(self, job: Job, outcome: Answer | Token | ConveyorError) -> None:
+        """Tells the last of a job, unless nobody listens."""
+        if not job.is_cancelled:
+            self.outcomes.append((job.sink, job.tag, outcome))
+            self.num_waiting -= 1
+
+    def _fail_first(self, session: Session, error: ConveyorError) -> None:
+        """Fails a session's first job, which no run holds, and aborts those that were to follow it."""
+        self._remove_from(session, 0, error)
+
+    def _cancel_from(self, session: Session, index: int) -> None:
+        """Forgets a job without a word, and aborts those that were to follow it."""
+        self._remove_from(session, index, None)
+
+    def _remove_from(self, session: Session, index: int, error: ConveyorError | None) -> None:
+        removed = [session.jobs.pop() for _ in range(len(session.jobs) - index)][::-1]
+        for behind in removed[1:]:
+            self._settle(behind, Aborted("position: the request before this one failed"))
+        first = removed[0]
+        if error is not None:
+            self._settle(first, error)
+        elif not first.is_cancelled:
+            first.is_cancelled = True
+            self.num_waiting -= 1
+        if index == 0 and session.is_running:
+            session.jobs.append(first)  # its run is under way; `finish` drops it
+        else:
+            self.residence.release(first)
+        if not session.jobs:
+            self._scheduler.discard(session)
+        session.tail = session.position + sum(job.num_steps for job in session.jobs if not job.is_cancelled)
+
+    def _drop(self, job: Job) -> None:
+        """Removes a job that was cancelled, or whose session was ended, while a run held it."""
+        session = job.session
+        if not session.is_open:
+            self._free(session)
+            return
+        self.residence.release(job)
+        session.jobs.popleft()
+        self._begin_first(session)
+
+
+def _same(kept: Chunk, chunk: Chunk) -> bool:
+    """True if both ask the same of the same inputs."""
+    return kept.want == chunk.want and all(np.array_equal(kept.inputs[n], a) for n, a in chunk.inputs.items())

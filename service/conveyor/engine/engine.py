@@ -1,0 +1,284 @@
+"""One loaded model, serving: the core's rules, a thread that runs its batches, and the event loop between them."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from queue import SimpleQueue
+from threading import Thread
+
+import numpy as np
+
+from conveyor.engine.assembly import Assembly
+from conveyor.engine.core import Core
+from conveyor.engine.feeds import Results
+from conveyor.engine.limits import Device, EngineStats, Limits
+from conveyor.engine.runner import Runner
+from conveyor.engine.scheduler import Batch
+from conveyor.engine.session import Session
+from conveyor.engine.work import BatchRecord, Chunk, EndReason, Generation, Observer, OpenOptions, SessionView, Sink
+from conveyor.errors import ResourceExhausted, Unavailable
+from conveyor.graph.model_file import ModelFile
+
+log = logging.getLogger("conveyor.engine")
+
+EXPIRY_INTERVAL = 0.5  # seconds between looks at the sessions' deadlines
+
+# A batch of so few sessions, expected to take no longer than this, runs on the event loop itself: the two thread
+# switches would cost a lone session more than the loop's other users lose by waiting.
+INLINE_SESSIONS = 2
+INLINE_SECONDS = 0.002
+
+
+class Engine:
+    """All methods are called on the event loop that `start` was called on."""
+
+    def __init__(
+        self, model: ModelFile, name: str, version: int, limits: Limits, device: Device, observer: Observer
+    ) -> None:
+        self.name, self.version, self.fingerprint = name, version, model.fingerprint
+        self.signature, self.vocabulary = model.signature, model.vocabulary
+        self.state_bytes = model.signature.state_bytes
+        self.runner = Runner(model, 1 + limits.num_slots + limits.max_batch, device)
+        graph = self.runner.graph
+        self._core = Core(
+            model.signature,
+            limits,
+            self.runner.initial_rows(),
+            is_ragged=graph.is_ragged,
+            max_run_steps=min(limits.max_run_steps, graph.max_steps or limits.max_run_steps),
+            max_batch=limits.max_batch if graph.can_batch else 1,
+        )
+        self._limits, self._observer = limits, observer
+        self._max_batch = limits.max_batch if graph.can_batch else 1
+        self._batches: SimpleQueue[tuple[Batch, Assembly] | None] = SimpleQueue()
+        self._thread = Thread(target=self._run_batches, name=f"run-{name}-{version}", daemon=True)
+        self._num_running = 0
+        self._step_seconds = INLINE_SECONDS  # measured cost of a small run's step; pessimistic until measured
+        self._is_draining = False
+        self._idle = asyncio.Event()  # set once a draining engine has no work left
+        self._is_pump_due = False
+        self._clock_offset = time.time() - time.monotonic()
+
+    def start(self) -> None:
+        """Starts the run thread and the expiry timer."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+        self._expiry = self._loop.create_task(self._expire_forever())
+
+    def open(self, options: OpenOptions) -> SessionView:
+        """Opens a session in the model's initial state.
+
+        Raises:
+            AlreadyExists: the id is in use.
+            ResourceExhausted: as many sessions are open as may be.
+            Unavailable: the server is draining.
+        """
+        self._check_draining()
+        with self._counting_refusals():
+            session = self._core.table.open(options, time.monotonic())
+        self._observer.session_opened()
+        log.info(
+            "session opened", extra={"session_id": session.session_id, "model": self.name, "version": self.version}
+        )
+        return self._view(session)
+
+    def get(self, session_id: str) -> SessionView:
+        """The session as it is now. Raises NotFound."""
+        return self._view(self._core.table.get(session_id))
+
+    def list(self) -> list[SessionView]:
+        """Every open session, in opening order."""
+        return [self._view(session) for session in self._core.table]
+
+    def close(self, session_id: str) -> SessionView:
+        """Ends a session at its client's wish. Raises NotFound."""
+        session = self._core.table.get(session_id)
+        view = self._view(session)
+        self._core.end(session, EndReason.CLOSED)
+        self._deliver()
+        return view
+
+    def submit(self, work: Chunk | Generation) -> None:
+        """Accepts work; its outcomes come through its sink.
+
+        Raises:
+            ConveyorError: it is refused, and nothing has changed.
+        """
+        self._check_draining()
+        with self._counting_refusals():
+            self._core.accept(work, time.monotonic())
+        if self._core.outcomes:
+            self._deliver()
+        self._pump_soon()
+
+    def cancel(self, work: Chunk | Generation) -> None:
+        """Forgets work that has not finished; its sink hears no more of it."""
+        self._core.cancel(work)
+        self._deliver()
+
+    def detach(self, sink: Sink) -> None:
+        """Forgets a sink and all its unfinished work."""
+        self._core.detach(sink)
+        self._deliver()
+
+    def stats(self) -> EngineStats:
+        """What the engine holds now."""
+        core, residence = self._core, self._core.residence
+        return EngineStats(
+            num_sessions=len(core.table),
+            num_resident=residence.num_resident,
+            num_spilled=len(residence.store),
+            num_slots=self._limits.num_slots,
+            num_free_slots=max(0, self._limits.num_slots - residence.num_resident),
+            arena_bytes=self.runner.arena_bytes,
+            spilled_bytes=residence.store.num_bytes,
+            num_waiting=core.num_waiting,
+        )
+
+    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - past it, sessions still have to be ended
+        """Refuses new work, lets what was accepted finish for at most `timeout` seconds, then ends every session."""
+        self._is_draining = True
+        if self._core.num_waiting:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), timeout)
+        for session in list(self._core.table):
+            self._core.end(session, EndReason.DRAINED)
+        self._deliver()
+
+    async def stop(self) -> None:
+        """Stops the thread, after the run it is in, and the timer. May be called again."""
+        self._is_draining = True
+        if self._thread.is_alive():
+            self._batches.put(None)
+            await asyncio.to_thread(self._thread.join)
+            self._expiry.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._expiry
+
+    def _check_draining(self) -> None:
+        if self._is_draining:
+            self._observer.work_refused("draining")
+            raise Unavailable("the server is draining")
+
+    @contextlib.contextmanager
+    def _counting_refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except ResourceExhausted as error:
+            self._observer.work_refused(error.reason)
+            raise
+
+    def _pump_soon(self) -> None:
+        # Once for all that this turn of the loop brings: that is the whole of the batching window.
+        if not self._is_pump_due:
+            self._is_pump_due = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Starts what can run, then sends what has come of the runs: the sending is done while the next one runs."""
+        self._is_pump_due = False
+        while self._can_start() and (formed := self._core.next_batch(time.monotonic())):
+            if self._is_inline(formed[0]):
+                self._finish(*formed, self._run(*formed))
+            else:
+                self._num_running += 1
+                self._batches.put(formed)
+        self._deliver()
+
+    def _can_start(self) -> bool:
+        """One batch at a time lets the next grow meanwhile; a second may wait beside it if it cannot grow."""
+        return self._num_running == 0 or (self._num_running == 1 and self._core.num_ready >= self._max_batch)
+
+    def _is_inline(self, batch: Batch) -> bool:
+        if self._num_running or self.runner.is_cuda or len(batch) > INLINE_SESSIONS:
+            return False
+        return batch.num_steps * self._step_seconds <= INLINE_SECONDS
+
+    def _run_batches(self) -> None:
+        """The run thread: batches in, results out to the loop."""
+        while (formed := self._batches.get()) is not None:
+            results = self._run(*formed)
+            with contextlib.suppress(RuntimeError):  # the loop was closed before the engine was stopped
+                self._loop.call_soon_threadsafe(self._finish_threaded, *formed, results)
+
+    def _run(self, batch: Batch, assembly: Assembly) -> Results:
+        """Runs a batch; what goes wrong comes back as the results' error."""
+        results = Results()
+        try:
+            self.runner.run(assembly.feeds, results)
+        except Exception as error:  # whatever the runtime raises, the sessions must go on
+            results.error = error
+        return results
+
+    def _finish_threaded(self, batch: Batch, assembly: Assembly, results: Results) -> None:
+        self._num_running -= 1
+        self._finish(batch, assembly, results)
+        self._pump()
+
+    def _finish(self, batch: Batch, assembly: Assembly, results: Results) -> None:
+        now = time.monotonic()
+        if results.error is not None:
+            log.error("a run of %d sessions failed", len(batch), exc_info=results.error)
+            self._observer.run_failed()
+            self._core.fail(batch, results)
+            return
+        if len(batch) <= INLINE_SESSIONS:
+            self._step_seconds = 0.8 * self._step_seconds + 0.2 * results.run_seconds / batch.num_steps
+        self._observe(batch, assembly, results, now)
+        self._core.finish(batch, assembly, results, now)
+
+    def _observe(self, batch: Batch, assembly: Assembly, results: Results, now: float) -> None:
+        began = now - results.run_seconds
+        waits = [began - job.arrived for job in batch.jobs if not job.num_done and job.num_steps]
+        if batch.spills:
+            self._observer.states_spilled(len(batch.spills))
+        if batch.restores:
+            self._observer.states_restored(len(batch.restores))
+        self._observer.batch_ran(
+            BatchRecord(len(batch), sum(batch.lengths), len(assembly.drawn), results.run_seconds, np.array(waits))
+        )
+
+    def _deliver(self) -> None:
+        """Hands out what has come together: outcomes, then the ends of sessions, then one flush for each sink."""
+        core = self._core
+        outcomes, core.outcomes = core.outcomes, []
+        sinks: dict[Sink, None] = {}
+        for sink, tag, outcome in outcomes:
+            sink.put(tag, outcome)
+            sinks[sink] = None
+        ended, core.ended = core.ended, []
+        for session, reason in ended:
+            self._observer.session_ended(reason)
+            log.info(
+                "session closed",
+                extra={"session_id": session.session_id, "reason": reason.value, "position": session.position},
+            )
+            if session.sink is not None:
+                session.sink.end(session.session_id, reason, session.position)
+                sinks[session.sink] = None
+        for sink in sinks:
+            sink.flush()
+        if self._is_draining and not core.num_waiting:
+            self._idle.set()
+
+    async def _expire_forever(self) -> None:
+        while True:
+            await asyncio.sleep(EXPIRY_INTERVAL)
+            for session, reason in self._core.table.expired(time.monotonic()):
+                self._core.end(session, reason)
+            self._deliver()
+
+    def _view(self, session: Session) -> SessionView:
+        return SessionView(
+            session.session_id,
+            self.name,
+            self.version,
+            session.position,
+            session.seed,
+            create_time=session.opened + self._clock_offset,
+            expire_time=session.expires + self._clock_offset,
+            is_resident=session.slot != 0,
+            state_bytes=self.state_bytes,
+        )

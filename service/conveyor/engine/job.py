@@ -1,0 +1,178 @@
+"""Accepted work on its way: which rows of a run it takes, and what it makes of their results. Pure."""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from math import nan
+from typing import Any
+
+import numpy as np
+
+from conveyor.engine.session import Kept, Session
+from conveyor.engine.work import Answer, Array, Chunk, FinishReason, Generation, Sink, Token
+
+
+class Job(ABC):
+    """What the scheduler sees of any work: how many steps it still has to run, and where its state is.
+
+    The job's steps write to a slot of its own, `slot`; the session keeps the one it had until `commit`. So a job that
+    fails or is cancelled half way leaves its session untouched.
+    """
+
+    __slots__ = (
+        "arrived",
+        "deadline",
+        "feed",
+        "is_cancelled",
+        "num_done",
+        "num_steps",
+        "num_total",
+        "session",
+        "sink",
+        "slot",
+        "tag",
+        "work",
+    )
+
+    def __init__(self, session: Session, work: Chunk | Generation, num_steps: int, now: float) -> None:
+        self.session = session
+        self.work = work
+        self.sink: Sink = work.sink
+        self.tag: Any = work.tag
+        self.deadline = work.deadline
+        self.arrived = now
+        self.num_steps = num_steps  # what `position` gains once it is done; a generation counts its prompt here
+        self.num_total = 0  # steps to run, known once the job is the first of its session
+        self.num_done = 0  # steps run
+        self.feed: list[int] = []  # the tokens of the steps to run, for a model of tokens
+        self.slot = 0
+        self.is_cancelled = False
+
+    @property
+    def has_started(self) -> bool:
+        """True once a step has run, or is running, that is not part of the session's state yet."""
+        return self.slot != 0
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Fixes the steps to run; called when the job becomes the first of its session."""
+
+    @abstractmethod
+    def commit(self) -> Answer | Token:
+        """Moves the session past the steps that were run, and says what came of them."""
+
+
+class ChunkJob(Job):
+    """A chunk: runs its steps, collects what was wanted of them, answers once."""
+
+    __slots__ = ("arrays", "chunk", "lead", "outputs", "scores", "targets", "top_scores", "top_tokens")
+
+    def __init__(self, session: Session, chunk: Chunk, tokens: list[int] | None, num_steps: int, now: float) -> None:
+        super().__init__(session, chunk, num_steps, now)
+        self.chunk = chunk
+        self.feed = tokens or []
+        self.arrays = chunk.inputs
+        self.lead = 0  # steps at the front that are not the chunk's own: the pending token
+        self.targets: list[int] = []
+        self.outputs: list[dict[str, Array]] = []
+        self.top_tokens: list[int] = []
+        self.top_scores: list[float] = []
+        self.scores: list[float] = []
+
+    def begin(self) -> None:
+        if not self.feed:
+            self.num_total = self.num_steps
+            return
+        pending = self.session.pending
+        if pending is not None:
+            self.feed = [pending, *self.feed]
+            self.lead = 1
+        if self.chunk.want.scoring:
+            self.targets = self.feed[1:]
+            if not self.lead:
+                self.scores.append(nan)
+        self.num_total = len(self.feed) - (1 if self.chunk.want.scoring else 0)
+
+    def wanted(self, num_steps: int) -> tuple[int, int]:
+        """Of the next `num_steps` steps, those (from, to) whose outputs are wanted."""
+        end = self.num_done + num_steps
+        first = max(self.num_done, self.num_total - 1 if self.chunk.want.last_only else self.lead)
+        return min(first, end) - self.num_done, num_steps
+
+    def commit(self) -> Answer:
+        """Moves the session past this chunk; its slot must hold the state after the last step."""
+        session, chunk, start = self.session, self.chunk, self.session.position
+        session.position = start + self.num_steps
+        session.pending = self.feed[-1] if chunk.want.scoring else None
+        answer = Answer(
+            session.session_id,
+            session.position,
+            self.num_steps,
+            self._joined_outputs(),
+            self.top_tokens,
+            self.top_scores,
+            self.scores,
+        )
+        session.kept = Kept(start, chunk, answer)
+        return answer
+
+    def _joined_outputs(self) -> dict[str, Array]:
+        if len(self.outputs) <= 1:
+            return self.outputs[0] if self.outputs else {}
+        return {name: np.concatenate([part[name] for part in self.outputs]) for name in self.outputs[0]}
+
+
+class GenerationJob(Job):
+    """A generation: runs its prompt, then one step for each token; every token is a commit and an outcome."""
+
+    __slots__ = ("drawn", "generation", "latest", "num_generated", "seed", "seen", "top_scores", "top_tokens")
+
+    def __init__(self, session: Session, generation: Generation, now: float) -> None:
+        super().__init__(session, generation, len(generation.tokens), now)
+        self.generation = generation
+        self.feed = generation.tokens
+        self.seed = session.seed if generation.seed is None else generation.seed
+        self.num_generated = 0
+        self.drawn = (0, 0.0)  # token and log-probability that the last run drew
+        self.top_tokens: list[int] = []
+        self.top_scores: list[float] = []
+        self.seen: deque[int] = deque(generation.tokens, maxlen=generation.sampling.repetition_window)
+        self.latest: deque[int] = deque(maxlen=max(map(len, generation.stop_sequences), default=1))
+
+    def begin(self) -> None:
+        if self.session.pending is not None:
+            self.feed = [self.session.pending, *self.feed]
+        self.num_total = len(self.feed)
+
+    @property
+    def draw_position(self) -> int:
+        """The position that the next token will take: with the seed, the key of its random number."""
+        return self.session.position + self.num_steps
+
+    def commit(self) -> Token:
+        """Moves the session past what was run and the token that was drawn, which becomes the feed."""
+        token, log_probability = self.drawn
+        self.session.position += self.num_steps + 1
+        self.session.tail = self.session.position
+        self.session.pending = token
+        self.num_steps = 0
+        self.num_generated += 1
+        self.feed, self.num_done, self.num_total = [token], 0, 1
+        self.seen.append(token)
+        self.latest.append(token)
+        return Token(
+            self.session.session_id,
+            self.session.position,
+            token,
+            log_probability,
+            self.top_tokens,
+            self.top_scores,
+            self._finish(),
+        )
+
+    def _finish(self) -> FinishReason | None:
+        latest = tuple(self.latest)
+        if any(latest[-len(stop) :] == stop for stop in self.generation.stop_sequences):
+            return FinishReason.STOP
+        if self.num_generated >= self.generation.max_tokens:
+            return FinishReason.LENGTH
+        return None

@@ -1,0 +1,136 @@
+"""Which sessions' states are in the arena, where, and who must leave to let others in. Pure.
+
+Every session that runs needs two slots: the one that holds its state, and one for its job to write to. On success the
+job's slot becomes the session's and the old one is free again.
+"""
+
+from collections.abc import Iterator
+
+from conveyor.engine.job import Job
+from conveyor.engine.scheduler import Batch
+from conveyor.engine.session import Session
+from conveyor.engine.slots import SlotPool
+from conveyor.store.memory import MemoryStore, Rows
+
+
+class Residence:
+    """Slots of all sessions of a model, and the store of those that have none."""
+
+    def __init__(self, num_slots: int, initial: Rows) -> None:
+        self.slots = SlotPool(num_slots)
+        self.store = MemoryStore()
+        self._initial = initial
+        self._resident: dict[Session, None] = {}  # least recently used first
+
+    @property
+    def num_resident(self) -> int:
+        return len(self._resident)
+
+    def plan(self) -> "Plan":
+        """Starts choosing the sessions of the next batch."""
+        return Plan(self.slots.num_free, self._victims())
+
+    def _victims(self) -> Iterator[Session]:
+        """Sessions that may leave, least recently used first; those with waiting work only after all others."""
+        leavable = [s for s in self._resident if not s.is_running and not (s.jobs and s.jobs[0].has_started)]
+        yield from (session for session in leavable if not session.jobs)
+        yield from (session for session in leavable if session.jobs)
+
+    def settle(self, batch: Batch, victims: list[Session]) -> None:
+        """Gives every job of the batch its slots, taking those of the victims as far as they are needed."""
+        for job in batch.jobs:
+            session = job.session
+            if not session.slot:
+                session.slot = self._take(batch, victims)
+                batch.restores.append((session, self.store.get(session.session_id) or self._initial))
+                self._resident[session] = None
+            if not job.slot:
+                job.slot = self._take(batch, victims)
+
+    def _take(self, batch: Batch, victims: list[Session]) -> int:
+        if not self.slots.num_free:
+            victim = victims.pop(0)
+            # Out of every line until the run has read its state: the run reads before it writes.
+            victim.is_running = True
+            batch.spills.append(victim)
+            return victim.slot
+        return self.slots.take()
+
+    def confirm(self, batch: Batch, spilled: list[Rows]) -> None:
+        """After a run: its victims' states are in the store, its restored sessions' no longer."""
+        for victim, rows in zip(batch.spills, spilled, strict=True):
+            self._resident.pop(victim, None)
+            victim.slot = 0
+            victim.is_running = False
+            if victim.is_open:
+                self.store.put(victim.session_id, rows)
+        for session, _ in batch.restores:
+            self.store.drop(session.session_id)
+
+    def revoke(self, batch: Batch) -> None:
+        """After a failed run: victims whose states were not read keep their slots, others lose theirs."""
+        kept = {victim.slot for victim in batch.spills}
+        for victim in batch.spills:
+            victim.is_running = False
+        for job in batch.jobs:
+            self._give_unless(kept, job.slot)
+            job.slot = 0
+        for session, _ in batch.restores:
+            self._give_unless(kept, session.slot)
+            session.slot = 0
+            self._resident.pop(session, None)
+        batch.restores.clear()
+
+    def _give_unless(self, kept: set[int], slot: int) -> None:
+        if slot and slot not in kept:
+            self.slots.give(slot)
+
+    def commit(self, job: Job) -> None:
+        """Makes the state that the job wrote the session's."""
+        session = job.session
+        self.slots.give(session.slot)
+        session.slot, job.slot = job.slot, 0
+        self._resident.pop(session)
+        self._resident[session] = None
+
+    def release(self, job: Job) -> None:
+        """Frees what the job wrote; the session's state stays as it was."""
+        if job.slot:
+            self.slots.give(job.slot)
+            job.slot = 0
+
+    def evict(self, session: Session) -> None:
+        """Forgets the state of a session that has ended."""
+        if session.slot:
+            self.slots.give(session.slot)
+            session.slot = 0
+        self._resident.pop(session, None)
+        self.store.drop(session.session_id)
+
+
+class Plan:
+    """Counts the slots that a batch will need, and whose they will be."""
+
+    def __init__(self, num_free: int, victims: Iterator[Session]) -> None:
+        self._num_free = num_free
+        self._candidates = victims
+        self.victims: list[Session] = []
+        self._admitted: set[Session] = set()
+
+    def admit(self, session: Session) -> bool:
+        """True if the session can be in the batch; then its slots are reserved."""
+        needed = (not session.slot) + (not session.jobs[0].slot)
+        if session in self.victims:
+            return False
+        self._admitted.add(session)
+        while self._num_free < needed and (victim := self._next_victim()):
+            self.victims.append(victim)
+            self._num_free += 1
+        if self._num_free < needed:
+            self._admitted.discard(session)
+            return False
+        self._num_free -= needed
+        return True
+
+    def _next_victim(self) -> Session | None:
+        return next((session for session in self._candidates if session not in self._admitted), None)

@@ -1,0 +1,50 @@
+"""One session as the engine knows it."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from conveyor.engine.work import Answer, Chunk, Sink
+
+if TYPE_CHECKING:
+    from conveyor.engine.job import Job
+
+
+@dataclass(slots=True)
+class Kept:
+    """The last chunk that was answered, for the client that asks again. `start` is the position before it."""
+
+    start: int
+    chunk: Chunk
+    answer: Answer
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """A sequence being consumed. Times are seconds on the engine's clock.
+
+    `position` counts accepted tokens that are part of the state, or pending: a `pending` token is counted but runs
+    together with the next request, because only then can its prediction be used.
+    `slot` 0 means that the state is not in the arena: it is the initial state, or it was spilled.
+    """
+
+    session_id: str
+    seed: int
+    opened: float
+    idle_timeout: float
+    lifetime_ends: float
+    last_used: float
+    slot: int = 0
+    position: int = 0
+    pending: int | None = None
+    jobs: "deque[Job]" = field(default_factory=deque)
+    tail: int = 0  # position once every accepted job has finished
+    is_running: bool = False  # in a batch, or being spilled by one
+    is_open: bool = True
+    kept: Kept | None = None
+    sink: Sink | None = None  # hears when the session ends
+
+    @property
+    def expires(self) -> float:
+        """When the session ends if nothing uses it."""
+        return min(self.last_used + self.idle_timeout, self.lifetime_ends)

@@ -1,0 +1,93 @@
+"""The sessions of one model: opening, finding, expiring. Does no I/O; the time is an argument."""
+
+import heapq
+import secrets
+from collections.abc import Iterator
+from itertools import count
+
+from conveyor.engine.limits import Limits
+from conveyor.engine.session import Session
+from conveyor.engine.work import EndReason, OpenOptions
+from conveyor.errors import AlreadyExists, NotFound, ResourceExhausted
+
+
+class SessionTable:
+    """Every open session, in opening order."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._sessions: dict[str, Session] = {}
+        # (time to look again, tie-breaker, session). A session that was used since is pushed again when it comes up,
+        # so that using a session costs nothing here.
+        self._deadlines: list[tuple[float, int, Session]] = []
+        self._ties = count()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self._sessions.values())
+
+    def open(self, options: OpenOptions, now: float) -> Session:
+        """Adds a session at position 0.
+
+        Raises:
+            AlreadyExists: the id is in use.
+            ResourceExhausted: as many sessions are open as may be.
+        """
+        session_id = options.session_id or secrets.token_hex(16)
+        if session_id in self._sessions:
+            raise AlreadyExists(f"session_id: {session_id} is open")
+        if len(self._sessions) >= self._limits.max_sessions:
+            raise ResourceExhausted("sessions", f"{self._limits.max_sessions} sessions are open, the most allowed")
+        session = Session(
+            session_id,
+            seed=secrets.randbits(64) if options.seed is None else options.seed,
+            opened=now,
+            idle_timeout=min(options.idle_timeout or self._limits.idle_timeout, self._limits.max_idle_timeout),
+            lifetime_ends=now + min(options.max_lifetime or self._limits.max_lifetime, self._limits.max_lifetime),
+            last_used=now,
+        )
+        self._sessions[session_id] = session
+        self._forget_closed()
+        heapq.heappush(self._deadlines, (session.expires, next(self._ties), session))
+        return session
+
+    def get(self, session_id: str) -> Session:
+        """The open session of that id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        try:
+            return self._sessions[session_id]
+        except KeyError:
+            raise NotFound(f"session_id: no session {session_id!r} is open: unknown, expired or closed") from None
+
+    def remove(self, session: Session) -> None:
+        """Takes a session out; it can no longer be found."""
+        del self._sessions[session.session_id]
+        session.is_open = False
+
+    def _forget_closed(self) -> None:
+        # Closed sessions leave their deadline behind; without this, many short sessions would fill memory with them.
+        if len(self._deadlines) > 2 * len(self._sessions) + 64:
+            self._deadlines = [entry for entry in self._deadlines if entry[2].is_open]
+            heapq.heapify(self._deadlines)
+
+    def expired(self, now: float) -> list[tuple[Session, EndReason]]:
+        """The sessions whose time is up. They are still in the table: the caller ends them."""
+        ended: list[tuple[Session, EndReason]] = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            session = heapq.heappop(self._deadlines)[2]
+            if not session.is_open:
+                continue
+            if session.lifetime_ends <= now:
+                ended.append((session, EndReason.LIFETIME))
+            elif session.expires <= now and not session.jobs:
+                ended.append((session, EndReason.IDLE))
+            else:
+                # A session with work is not idle however old the work is: look again after one more timeout.
+                again = session.expires if session.expires > now else now + session.idle_timeout
+                heapq.heappush(self._deadlines, (min(again, session.lifetime_ends), next(self._ties), session))
+        return ended

@@ -1,0 +1,1 @@
+"""Where session states are kept outside the arena."""
