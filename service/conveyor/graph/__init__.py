@@ -1,6 +1,6 @@
 """Reads models and rewrites their graphs for serving. Knows ONNX, not onnxruntime."""
 
-from conveyor.graph.arena import READ_SLOTS, WRITE_SLOTS, Arena, Scatter
+from conveyor.graph.arena import READ_SLOTS, WRITE_SLOTS, Arena, Scatter, check_arena_size
 from conveyor.graph.errors import ModelError
 from conveyor.graph.model_file import ModelFile, model_from_proto, read_model
 from conveyor.graph.serving import LENGTHS, ServingGraph, build_serving_graph
@@ -15,6 +15,7 @@ __all__ = [
     "Scatter",
     "ServingGraph",
     "build_serving_graph",
+    "check_arena_size",
     "model_from_proto",
     "read_model",
 ]

@@ -76,15 +76,16 @@ class Arena:
                 row[layout.offset : layout.offset + layout.size] = layout.spec.initial
         return row
 
-    def check_rows(self, num_rows: int) -> None:
-        """Refuses an arena that CUDA could not address.
 
-        Raises:
-            ModelError: the arena would have 2**31 elements or more.
-        """
-        if num_rows * self.width > MAX_CUDA_ELEMENTS:
-            most = MAX_CUDA_ELEMENTS // self.width
-            raise ModelError(f"{num_rows} rows of {self.width} {self.dtype} are too many for CUDA: at most {most} rows")
+def check_arena_size(arena: Arena, num_rows: int) -> None:
+    """Refuses an arena that CUDA could not address.
+
+    Raises:
+        ModelError: the arena would have 2**31 elements or more.
+    """
+    if num_rows * arena.width > MAX_CUDA_ELEMENTS:
+        most = MAX_CUDA_ELEMENTS // arena.width
+        raise ModelError(f"{num_rows} rows of {arena.width} {arena.dtype} are too many for CUDA: at most {most} rows")
 
 
 def pack_states(signature: Signature) -> tuple[Arena, ...]:
@@ -113,17 +114,18 @@ def add_write(graph: GraphBuilder, arena: Arena, scatter: Scatter) -> None:
     """Adds what packs the model's new states into rows, and the arena's one scatter."""
     parts = [_add_pack(graph, layout) for layout in arena.layouts]
     rows = graph.add("Concat", parts, axis=1) if len(parts) > 1 else parts[0]
-    add_scatter(graph, arena, scatter, rows)
+    add_scatter(graph, scatter, arena.name, WRITE_SLOTS, rows, arena.output, arena.width)
 
 
-def add_scatter(graph: GraphBuilder, arena: Arena, scatter: Scatter, rows: str) -> None:
-    """Adds the scatter: it reads the graph's input and writes the graph's output, or it could not work in place."""
-    slots = WRITE_SLOTS
-    attributes = {}
-    if scatter is Scatter.ELEMENTS:
-        slots = graph.add("Expand", [WRITE_SLOTS, graph.constant([1, arena.width])])
-        attributes["axis"] = 0
-    graph.add(scatter.value, [arena.name, slots, rows], arena.output, **attributes)
+def add_scatter(
+    graph: GraphBuilder, scatter: Scatter, arena: str, slots: str, rows: str, output: str, width: int
+) -> None:
+    """Writes rows `[B, width]` at slots `[B, 1]`, from the graph's input to its output, or it could not be in place."""
+    if scatter is Scatter.ND:
+        graph.add("ScatterND", [arena, slots, rows], output)
+    else:
+        everywhere = graph.add("Expand", [slots, graph.constant([1, width])])
+        graph.add("ScatterElements", [arena, everywhere, rows], output, axis=0)
 
 
 def _add_unpack(graph: GraphBuilder, spec: StateSpec, part: str) -> None:

@@ -43,6 +43,6 @@ class GraphBuilder:
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
-def value_info(name: str, dtype: str, shape: Sequence[int | str | None]) -> ValueInfoProto:
-    """Declares a graph input or output; a length that is a string is a symbol, None is unknown."""
+def value_info(name: str, dtype: str, shape: Sequence[int | str | None] | None) -> ValueInfoProto:
+    """Declares a graph input or output; a length that is a string is a symbol; a shape of None is any rank."""
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)

@@ -14,12 +14,15 @@ from conveyor.graph.arena import (
     add_read,
     add_write,
     check_arena_order,
+    check_arena_size,
     pack_states,
 )
 from conveyor.graph.builder import GraphBuilder, value_info
 from conveyor.graph.model_file import ModelFile
 from conveyor.graph.ragged import LENGTHS_INPUT, NotRaggedError, recurrent_nodes
 from conveyor.signature import Signature
+
+__all__ = ["LENGTHS", "Arena", "Scatter", "ServingGraph", "build_serving_graph", "check_arena_size"]
 
 LENGTHS = "conveyor.lengths"
 ROWS = "conveyor.rows"
