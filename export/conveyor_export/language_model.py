@@ -1,12 +1,15 @@
 """The language model that Conveyor trains and exports: embedding, recurrent layers, projection to the vocabulary."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN, "rnn_relu": nn.RNN}
+from conveyor.signature import Axis, OutputSpec, Signature, StateSpec, TensorSpec
+
+CELLS: dict[str, Any] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN, "rnn_relu": nn.RNN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class LanguageModelConfig:
 
 
 class LockedDropout(nn.Module):
-    """Drops the same features at every step of a window (Gal and Ghahramani, 2016), so one mask `[1, B, F]` serves all."""
+    """Drops the same features at every step of a window: one mask `[1, B, F]` (Gal and Ghahramani, 2016)."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
@@ -65,11 +68,23 @@ class LanguageModel(nn.Module):
         options: dict[str, Any] = {"num_layers": config.num_layers, "dropout": dropout}
         if config.cell.startswith("rnn_"):
             options["nonlinearity"] = config.cell.removeprefix("rnn_")
-        return CELLS[config.cell](config.embedding_size, config.hidden_size, **options)
+        make: Callable[..., nn.RNNBase] = CELLS[config.cell]
+        return make(config.embedding_size, config.hidden_size, **options)
 
     @property
     def state_names(self) -> tuple[str, ...]:
         return ("h", "c") if self.config.cell == "lstm" else ("h",)
+
+    def signature(self) -> Signature:
+        """What `conveyor-export` writes into the file; see `conveyor_export.protocol`."""
+        steps, layers = Axis(batch=1, time=0), Axis(batch=1)
+        shape = (self.config.num_layers, self.config.hidden_size)
+        return Signature(
+            inputs=(TensorSpec("tokens", "int64", (), steps),),
+            states=tuple(StateSpec(name, "float32", shape, layers, output=f"{name}_out") for name in self.state_names),
+            outputs=(OutputSpec("logits", "float32", (self.config.vocabulary_size,), steps, is_logits=True),),
+            max_token=self.config.vocabulary_size - 1,
+        )
 
     def initial_states(self, batch_size: int) -> dict[str, Tensor]:
         """Zeros for every state: `[num_layers, B, hidden_size]`."""

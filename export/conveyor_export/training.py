@@ -84,7 +84,7 @@ class Trainer:
 
     def __init__(self, model: LanguageModel, works: list[Tensor], config: TrainingConfig) -> None:
         self.model, self.works, self.config = model, works, config
-        self.rng = random.Random(config.seed)
+        self.rng = random.Random(config.seed)  # noqa: S311  # a repeatable shuffle, not a secret
         self.optimizer = torch.optim.AdamW(
             model.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
         )
@@ -116,15 +116,13 @@ class Trainer:
         # Without this the unknown token's embedding would never be trained.
         return inputs.masked_fill(torch.rand(inputs.shape) < self.config.unknown_probability, 0)
 
-    def _update(
-        self, inputs: Tensor, targets: Tensor, states: dict[str, Tensor]
-    ) -> tuple[float, dict[str, Tensor]]:
+    def _update(self, inputs: Tensor, targets: Tensor, states: dict[str, Tensor]) -> tuple[float, dict[str, Tensor]]:
         # bfloat16 runs on the matrix units of recent CPUs, about three times as fast as float32 there.
         with torch.autocast("cpu", torch.bfloat16):
             outputs, new_states = self.model({"tokens": inputs}, states)
         loss = nn.functional.cross_entropy(outputs["logits"].float().flatten(0, 1), targets.flatten())
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         self.optimizer.step()
         self.schedule.step()

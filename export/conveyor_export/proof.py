@@ -1,0 +1,232 @@
+"""Proves that a graph is its module: names, then shapes, then values in one pass, step by step and in uneven chunks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, ValueInfoProto
+from torch import Tensor, nn
+
+from conveyor.signature import Signature, TensorSpec
+from conveyor_export.errors import DtypeMismatch, NameMismatch, ShapeMismatch, ValueMismatch
+from conveyor_export.protocol import Tensors
+from conveyor_export.runtime import Arrays, GraphRunner
+from conveyor_export.shapes import (
+    fed_specs,
+    full_shape,
+    has_batch,
+    initial_states,
+    random_inputs,
+    random_states,
+)
+
+DEFAULT_TOLERANCE = 1e-4
+
+# (sessions, chunk lengths): one step, a few, and enough for a recurrent error to grow.
+_CASES: tuple[tuple[int, tuple[int, ...]], ...] = ((1, (1,)), (1, (3, 1, 9)), (2, (7, 1, 4)), (5, (1, 13, 2, 17)))
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was compared. `largest_value` puts the difference in proportion."""
+
+    num_runs: int
+    difference: float
+    where: str
+    largest_value: float
+
+    def __str__(self) -> str:
+        return f"largest difference {self.difference:.2g} ({self.where}; values up to {self.largest_value:.3g})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A sequence for some sessions, from fresh or from random states."""
+
+    num_sessions: int
+    chunks: tuple[int, ...]
+    states: Tensors
+    inputs: Tensors
+    origin: str
+
+    @property
+    def num_steps(self) -> int:
+        return sum(self.chunks)
+
+
+def prove_module(module: nn.Module, signature: Signature) -> None:
+    """Runs the module eagerly once and holds what it returns against its own signature.
+
+    Raises:
+        NameMismatch, DtypeMismatch, ShapeMismatch: it returns something else.
+    """
+    case = next(_cases(signature))
+    num_steps = signature.fixed_steps or case.num_steps
+    outputs, states = _eager(module, _cut(signature, case.inputs, 0, num_steps), case.states)
+    _check_names("the module's result", {o.name for o in signature.outputs}, set(outputs))
+    _check_names("the module's new states", {s.name for s in signature.states}, set(states))
+    for spec, tensor in _results(signature, outputs, states):
+        _check_dtype(spec.name, spec.dtype, str(tensor.dtype).removeprefix("torch."))
+        _check_shape(spec.name, full_shape(spec, case.num_sessions, num_steps), tuple(tensor.shape))
+
+
+def prove_graph(
+    model: onnx.ModelProto, module: nn.Module, signature: Signature, tolerance: float, own_steps: int | None = None
+) -> Proof:
+    """Holds a graph against the module run eagerly; `own_steps` is the only chunk length that the module itself takes.
+
+    Raises:
+        ProofError: one subclass for each way to differ.
+    """
+    _prove_boundary(model, signature)
+    runner = GraphRunner(model, signature)
+    worst, largest, num_runs = (0.0, ""), 0.0, 0
+    for case in _cases(signature):
+        whole = (own_steps,) * (case.num_steps // own_steps) if own_steps else (case.num_steps,)
+        expected = _run_module(module, signature, case, whole)
+        largest = max([largest, *(_magnitude(array) for array in expected.values())])
+        for plan, chunks in _plans(signature, case):
+            got = _run_graph(runner, signature, case, chunks)
+            for name, difference in _differences(expected, got):
+                where = f"{name}, {case.num_sessions} sessions, {case.num_steps} steps {plan}, {case.origin}"
+                worst = max(worst, (difference, where))
+            num_runs += len(chunks)
+    if not worst[0] <= tolerance:
+        raise ValueMismatch(*worst, tolerance)
+    return Proof(num_runs, *worst, largest)
+
+
+def _cases(signature: Signature) -> Iterator[_Case]:
+    rng = torch.Generator().manual_seed(0)
+    for num_sessions, chunks in _CASES:
+        if num_sessions > 1 and not has_batch(signature):
+            continue
+        if signature.fixed_steps:
+            chunks = (signature.fixed_steps,) * sum(chunks)
+        for origin in ("initial states", "random states"):
+            fresh = origin == "initial states"
+            states = initial_states(signature, num_sessions) if fresh else random_states(signature, num_sessions, rng)
+            yield _Case(num_sessions, chunks, states, random_inputs(signature, num_sessions, sum(chunks), rng), origin)
+
+
+def _plans(signature: Signature, case: _Case) -> Iterator[tuple[str, tuple[int, ...]]]:
+    if signature.fixed_steps:
+        yield f"{signature.fixed_steps} by {signature.fixed_steps}", case.chunks
+        return
+    yield "in one pass", (case.num_steps,)
+    yield "step by step", (1,) * case.num_steps
+    yield f"in chunks of {case.chunks}", case.chunks
+
+
+def _prove_boundary(model: onnx.ModelProto, signature: Signature) -> None:
+    """Reads names, types and axes back from the graph, so that nothing rests on what the exporter was asked for."""
+    ins = {value.name: value for value in model.graph.input}
+    outs = {value.name: value for value in model.graph.output}
+    state_outputs = {state.output: state for state in signature.states}
+    _check_names("the graph's inputs: it", {s.name for s in (*fed_specs(signature), *signature.states)}, set(ins))
+    _check_names("the graph's outputs: it", {o.name for o in signature.outputs} | set(state_outputs), set(outs))
+    for spec in (*fed_specs(signature), *signature.states):
+        _check_value(ins[spec.name], spec, signature)
+    for spec in signature.outputs:
+        _check_value(outs[spec.name], spec, signature)
+    for name, state in state_outputs.items():
+        _check_value(outs[name], state, signature)
+
+
+def _check_value(value: ValueInfoProto, spec: TensorSpec, signature: Signature) -> None:
+    tensor = value.type.tensor_type
+    dtypes = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}
+    expected_type = dtypes.get(spec.dtype) or TensorProto.DataType.Value(spec.dtype.upper())
+    if tensor.elem_type != expected_type:
+        raise DtypeMismatch(value.name, spec.dtype, TensorProto.DataType.Name(tensor.elem_type).lower())
+    got = tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
+    expected = full_shape(spec, "B", signature.fixed_steps or "T")
+    hint = ""
+    if len(got) == len(expected):
+        fixed = [want for want, have in zip(expected, got, strict=True) if isinstance(want, str) and want != have]
+        hint = f"the graph was specialised: {', '.join(map(str, fixed))} is not free" if fixed else ""
+    _check_shape(value.name, expected, got, hint)
+
+
+def _check_names(where: str, expected: set[str], got: set[str]) -> None:
+    if expected != got:
+        raise NameMismatch(where, expected - got, got - expected)
+
+
+def _check_dtype(name: str, expected: str, got: str) -> None:
+    if expected != got:
+        raise DtypeMismatch(name, expected, got)
+
+
+def _check_shape(name: str, expected: tuple[object, ...], got: tuple[object, ...], hint: str = "") -> None:
+    if expected != got:
+        raise ShapeMismatch(name, expected, got, hint)
+
+
+def _results(signature: Signature, outputs: Tensors, states: Tensors) -> Iterator[tuple[TensorSpec, Tensor]]:
+    yield from ((spec, outputs[spec.name]) for spec in signature.outputs)
+    yield from ((spec, states[spec.name]) for spec in signature.states)
+
+
+@torch.no_grad()
+def _eager(module: nn.Module, inputs: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
+    outputs, new_states = module(inputs, states)
+    return outputs, new_states
+
+
+def _run_module(module: nn.Module, signature: Signature, case: _Case, chunks: tuple[int, ...]) -> Arrays:
+    states, parts = case.states, []
+    for start, stop in pairwise((0, *accumulate(chunks))):
+        outputs, states = _eager(module, _cut(signature, case.inputs, start, stop), states)
+        parts.append({name: tensor.numpy() for name, tensor in outputs.items()})
+    return _join(signature, parts, {name: tensor.numpy() for name, tensor in states.items()})
+
+
+def _run_graph(runner: GraphRunner, signature: Signature, case: _Case, chunks: tuple[int, ...]) -> Arrays:
+    states, parts = {name: tensor.numpy() for name, tensor in case.states.items()}, []
+    for start, stop in pairwise((0, *accumulate(chunks))):
+        inputs = _cut(signature, case.inputs, start, stop)
+        outputs, states = runner.run({name: tensor.numpy() for name, tensor in inputs.items()}, states)
+        for spec in signature.outputs:
+            _check_shape(spec.name, full_shape(spec, case.num_sessions, stop - start), outputs[spec.name].shape)
+        for state in signature.states:
+            _check_shape(state.output, full_shape(state, case.num_sessions, 1), states[state.name].shape)
+        parts.append(outputs)
+    return _join(signature, parts, states)
+
+
+def _cut(signature: Signature, inputs: Tensors, start: int, stop: int) -> Tensors:
+    """The steps from `start` to `stop` of every stream input; contexts are the same at every step."""
+    times = {spec.name: spec.axis.time for spec in fed_specs(signature)}
+    pieces = {}
+    for name, tensor in inputs.items():
+        time = times[name]
+        pieces[name] = tensor if time is None else tensor.narrow(time, start, stop - start).contiguous()
+    return pieces
+
+
+def _join(signature: Signature, parts: list[Arrays], states: Arrays) -> Arrays:
+    """Outputs over all chunks (those without a time axis: the last one's), and the final states as `new NAME`."""
+    joined = {f"new {name}": array for name, array in states.items()}
+    for spec in signature.outputs:
+        arrays = [part[spec.name] for part in parts]
+        joined[spec.name] = arrays[-1] if spec.axis.time is None else np.concatenate(arrays, axis=spec.axis.time)
+    return joined
+
+
+def _differences(expected: Arrays, got: Arrays) -> Iterator[tuple[str, float]]:
+    for name, array in expected.items():
+        a, b = array.astype(np.float64), got[name].astype(np.float64)
+        if a.shape != b.shape:
+            raise ShapeMismatch(name, a.shape, b.shape)
+        with np.errstate(invalid="ignore"):
+            difference = np.where(a == b, 0.0, np.abs(a - b))
+        # A NaN compares false with everything: let it count as the worst difference there is.
+        yield name, float(np.nan_to_num(difference, nan=np.inf).max(initial=0.0))
+
+
+def _magnitude(array: np.ndarray) -> float:
+    return float(np.abs(array.astype(np.float64)).max(initial=0.0))

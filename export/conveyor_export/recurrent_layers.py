@@ -1,0 +1,104 @@
+"""Stands in for `nn.LSTM`, `nn.GRU` and `nn.RNN` while a module is traced: one ONNX operator a layer, constant weights.
+
+Left to itself, PyTorch's exporter unrolls `nn.RNN` over a fixed T, writes a wrong node for `proj_size`, fixes T in a
+Reshape, and leaves weights as chains of Slice and Concat that neither pre-packing nor quantisation sees through.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.onnx import ops
+
+from conveyor_export.errors import UnsupportedLayer
+
+# Where PyTorch keeps the gate that ONNX wants next: LSTM i, f, g, o -> i, o, f, c; GRU r, z, n -> z, r, h.
+_GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN_TANH": (0,), "RNN_RELU": (0,)}
+# PyTorch's GRU applies the reset gate after the recurrent product, as cuDNN does; ONNX's default is the other order.
+_ATTRIBUTES: dict[str, dict[str, Any]] = {"GRU": {"linear_before_reset": 1}, "RNN_RELU": {"activations": ["Relu"]}}
+_FORWARDS = (nn.LSTM.forward, nn.GRU.forward, nn.RNN.forward)
+
+States = Tensor | tuple[Tensor, ...]
+
+
+class RecurrentLayers(nn.Module):
+    """A stack of ONNX LSTM, GRU or RNN operators with the weights, and the call, of a PyTorch one."""
+
+    def __init__(self, rnn: nn.RNNBase, opset: int) -> None:
+        super().__init__()
+        self.mode, self.opset = rnn.mode, opset
+        self.num_layers, self.hidden_size, self.batch_first = rnn.num_layers, rnn.hidden_size, rnn.batch_first
+        for layer in range(rnn.num_layers):
+            for name, weight in _layer_weights(rnn, layer).items():
+                self.register_buffer(f"{name}{layer}", weight)
+
+    def forward(self, x_TBF: Tensor, states: States | None = None) -> tuple[Tensor, States]:
+        """Takes and returns what the PyTorch module does; called while tracing only, eagerly it computes nothing."""
+        if not isinstance(x_TBF, Tensor) or x_TBF.dim() != 3:
+            raise UnsupportedLayer(f"{self.mode}: its input must be one tensor of three axes, not packed or unbatched")
+        if self.batch_first:
+            x_TBF = x_TBF.transpose(0, 1)
+        old_states = self._as_tuple(x_TBF, states)
+        new_states: list[tuple[Tensor, ...]] = []
+        for layer in range(self.num_layers):
+            x_TBF, *new = self._step_layer(layer, x_TBF, tuple(state[layer : layer + 1] for state in old_states))
+            new_states.append(tuple(new))
+        joined = tuple(torch.cat(parts) for parts in zip(*new_states, strict=True))
+        return x_TBF.transpose(0, 1) if self.batch_first else x_TBF, joined if self.mode == "LSTM" else joined[0]
+
+    def _as_tuple(self, x_TBF: Tensor, states: States | None) -> tuple[Tensor, ...]:
+        if states is None:
+            zeros = x_TBF.new_zeros(self.num_layers, x_TBF.shape[1], self.hidden_size)
+            return (zeros, zeros) if self.mode == "LSTM" else (zeros,)
+        return (states,) if isinstance(states, Tensor) else tuple(states)
+
+    def _step_layer(self, layer: int, x_TBF: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        num_steps, num_sessions = x_TBF.shape[:2]
+        weights = [getattr(self, f"{name}{layer}") for name in ("W", "R", "B")]
+        state_shape = (1, num_sessions, self.hidden_size)
+        y_TDBH, *new_states = ops.symbolic_multi_out(
+            self.mode.split("_")[0],
+            (x_TBF, *weights, None, *states),
+            {"hidden_size": self.hidden_size, **_ATTRIBUTES.get(self.mode, {})},
+            dtypes=[x_TBF.dtype] * (1 + len(states)),
+            shapes=[(num_steps, *state_shape), *[state_shape] * len(states)],
+            version=self.opset,
+        )
+        return (y_TDBH.squeeze(1), *new_states)
+
+
+def replace_layers(module: nn.Module, opset: int) -> nn.Module:
+    """Puts `RecurrentLayers` in the place of each recurrent layer, in place; returns the module.
+
+    Raises:
+        UnsupportedLayer: a layer projects its state or reads the sequence backwards.
+    """
+    for name, layer in list(module.named_modules()):
+        # A subclass with a forward of its own computes something else, and is traced as it is.
+        if isinstance(layer, nn.RNNBase) and type(layer).forward in _FORWARDS:
+            _check(name, layer)
+            if layer is module:
+                return RecurrentLayers(layer, opset)
+            module.set_submodule(name, RecurrentLayers(layer, opset))
+    return module
+
+
+def _check(name: str, layer: nn.RNNBase) -> None:
+    if layer.proj_size:
+        raise UnsupportedLayer(f"{name}: proj_size={layer.proj_size}: ONNX has no LSTM that projects its hidden state")
+    if layer.bidirectional:
+        raise UnsupportedLayer(f"{name}: bidirectional: a stream cannot be read from its end")
+
+
+def _layer_weights(rnn: nn.RNNBase, layer: int) -> dict[str, Tensor]:
+    """ONNX's `W` `[1, G*H, I]`, `R` `[1, G*H, H]` and `B` `[1, 2*G*H]` of one layer with G gates."""
+
+    def reorder(weight: Tensor) -> Tensor:
+        gates = weight.detach().chunk(len(_GATES[rnn.mode]))
+        return torch.cat([gates[gate] for gate in _GATES[rnn.mode]])
+
+    w, r = reorder(getattr(rnn, f"weight_ih_l{layer}")), reorder(getattr(rnn, f"weight_hh_l{layer}"))
+    biases = [w.new_zeros(2 * len(w))]
+    if rnn.bias:
+        biases = [reorder(getattr(rnn, f"bias_{part}_l{layer}")) for part in ("ih", "hh")]
+    return {"W": w[None], "R": r[None], "B": torch.cat(biases)[None]}

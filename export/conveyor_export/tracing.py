@@ -1,0 +1,160 @@
+"""Turns a module into an ONNX graph with the signature's names and with symbolic `B` and, where it can be, `T`."""
+
+import contextlib
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from conveyor.signature import Signature, TensorSpec
+from conveyor_export.errors import ExportError, TraceFailed
+from conveyor_export.recurrent_layers import replace_layers
+from conveyor_export.shapes import fed_specs, full_shape, has_time, initial_states, random_inputs
+
+# Lengths of the example: 0 and 1 would be taken for constants.
+_NUM_STEPS, _NUM_SESSIONS = 5, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A graph and the signature that holds for it; `notice` tells the user why it takes single steps only, if so."""
+
+    model: onnx.ModelProto
+    signature: Signature
+    notice: str = ""
+
+
+class _Positional(nn.Module):
+    """The module with a flat argument list, as graphs have it; with `half` it computes in float16 between its ends."""
+
+    def __init__(self, module: nn.Module, signature: Signature, half: bool) -> None:
+        super().__init__()
+        self.module, self.signature, self.half_inside = module, signature, half
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        if self.half_inside:
+            tensors = tuple(t.half() if t.is_floating_point() else t for t in tensors)
+        names = [spec.name for spec in fed_specs(self.signature)]
+        state_names = [state.name for state in self.signature.states]
+        inputs = dict(zip(names, tensors[: len(names)], strict=True))
+        states = dict(zip(state_names, tensors[len(names) :], strict=True))
+        outputs, new_states = self.module(inputs, states)
+        results = [outputs[spec.name] for spec in self.signature.outputs] + [new_states[name] for name in state_names]
+        # A float64 output stays one: only what was made float16 above goes back.
+        return tuple(t.float() if self.half_inside and t.dtype == torch.float16 else t for t in results)
+
+
+def trace(module: nn.Module, signature: Signature, opset: int, half: bool = False) -> Trace:
+    """Traces with a dynamic time axis, or, where the module does not allow that, as a graph of one step.
+
+    Raises:
+        UnsupportedLayer: see `replace_layers`.
+        TraceFailed: neither can be had.
+    """
+    traced = replace_layers(copy.deepcopy(module), opset)
+    positional = _Positional(traced.half() if half else traced, signature, half).eval()
+    if signature.fixed_steps is None and not has_time(signature):
+        signature = replace(signature, fixed_steps=1)
+    if signature.fixed_steps is not None:
+        return Trace(_trace(positional, signature, opset), signature)
+    try:
+        return Trace(_trace(positional, signature, opset), signature)
+    except TraceFailed as reason:
+        single = replace(signature, fixed_steps=1)
+        with contextlib.suppress(TraceFailed):
+            return Trace(_trace(positional, single, opset), single, f"one step per run: {reason}")
+        raise
+
+
+def _trace(positional: _Positional, signature: Signature, opset: int) -> onnx.ModelProto:
+    state_names = [state.name for state in signature.states]
+    with _quiet():
+        try:
+            program = torch.onnx.export(
+                _export(positional, signature),
+                dynamo=True,
+                opset_version=opset,
+                verbose=False,
+                external_data=False,
+                input_names=[spec.name for spec in fed_specs(signature)] + state_names,
+                output_names=[o.name for o in signature.outputs] + [state.output for state in signature.states],
+            )
+        except ExportError:
+            raise
+        except Exception as error:  # torch raises most of Python's and a dozen of its own
+            raise TraceFailed(_first_line(error)) from error
+    assert program is not None  # noqa: S101  # None is the old exporter's answer; this tells mypy
+    return _clean(program.model_proto, signature)
+
+
+def _export(positional: _Positional, signature: Signature) -> torch.export.ExportedProgram:
+    rng = torch.Generator().manual_seed(0)
+    num_steps = signature.fixed_steps or _NUM_STEPS
+    inputs = random_inputs(signature, _NUM_SESSIONS, num_steps, rng)
+    examples = (*inputs.values(), *initial_states(signature, _NUM_SESSIONS).values())
+    # Named dimensions: torch then refuses to fix one, where an automatic one would be fixed in silence.
+    batch, time = torch.export.Dim("B"), None if signature.fixed_steps else torch.export.Dim("T")
+    axes = tuple(_dynamic_axes(spec, batch, time) for spec in (*fed_specs(signature), *signature.states))
+    return torch.export.export(positional, examples, dynamic_shapes=(axes,), strict=False)
+
+
+def _dynamic_axes(spec: TensorSpec, batch: Any, time: Any) -> dict[int, Any]:
+    axes = ((spec.axis.batch, batch), (spec.axis.time, time))
+    return {axis: dimension for axis, dimension in axes if axis is not None and dimension is not None}
+
+
+def _clean(model: onnx.ModelProto, signature: Signature) -> onnx.ModelProto:
+    """Names the symbolic dimensions `T` and `B`, and drops what the exporter noted of this machine's source files."""
+    symbols = _symbols(model, signature)
+    for value in (*model.graph.input, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = symbols.get(dim.dim_param, dim.dim_param)
+    del model.graph.value_info[:]
+    parts: Any = (model.graph, *model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer)
+    for part in parts:
+        del part.metadata_props[:]
+        part.doc_string = ""
+    for function in model.functions:
+        del function.metadata_props[:]
+    return model
+
+
+def _symbols(model: onnx.ModelProto, signature: Signature) -> dict[str, str]:
+    inputs = {value.name: value for value in model.graph.input}
+    symbols = {}
+    for spec in (*fed_specs(signature), *signature.states):
+        if spec.name in inputs:
+            dims = inputs[spec.name].type.tensor_type.shape.dim
+            for dim, length in zip(dims, full_shape(spec, "B", "T"), strict=False):
+                if dim.dim_param and isinstance(length, str):
+                    symbols[dim.dim_param] = length
+    return symbols
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the exporter's chatter (missing torchvision, its own deprecations) from the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _first_line(error: BaseException) -> str:
+    """The line that says why; torch's exporter wraps it in advice."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:400]
