@@ -6,7 +6,6 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
-
 from conveyor.settings import Settings
 
 from .manifests import FILES, OVERLAYS, container, read, render, settings
