@@ -1,5 +1,7 @@
 """A bare `grpc.aio` service that returns each message as it came: what Python's gRPC itself can do."""
 
+from typing import Any
+
 import grpc
 
 from bench.measurement import Measurement
@@ -8,7 +10,7 @@ from conveyor.v1 import step_pb2
 METHOD = "/bench.EchoService/Stream"
 
 
-async def _echo(_: object, context: grpc.aio.ServicerContext) -> None:
+async def _echo(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
     while (message := await context.read()) is not grpc.aio.EOF:
         await context.write(message)
 
@@ -27,6 +29,10 @@ class EchoServer:
         port = self._server.add_insecure_port("127.0.0.1:0")
         await self._server.start()
         return f"127.0.0.1:{port}"
+
+    async def stop(self) -> None:
+        """Ends it."""
+        await self._server.stop(None)
 
     async def measure(self, count: int, seconds: float) -> Measurement:
         """Its clients are what is measured."""

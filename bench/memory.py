@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -10,6 +11,14 @@ from conveyor.engine.limits import Limits
 
 NUM_SESSIONS = 4000
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+def measure_memory(model: Path) -> dict[str, float]:
+    """Bytes of a resident and of a spilled session, each measured in a process of its own."""
+    cases = {"in the arena": 2 * NUM_SESSIONS, "spilled to host memory": 2 * Limits().max_batch}
+    processes = multiprocessing.get_context("spawn")
+    with processes.Pool(1, maxtasksperchild=1) as pool:
+        return {where: pool.apply(bytes_per_session, (model, num_slots)) for where, num_slots in cases.items()}
 
 
 def bytes_per_session(model: Path, num_slots: int) -> float:

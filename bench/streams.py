@@ -30,6 +30,10 @@ class Streams:
         )
         await self._channel.channel_ready()
 
+    async def stop(self) -> None:
+        """Disconnects."""
+        await self._channel.close()
+
     async def measure(self, count: int, seconds: float) -> Measurement:
         """Steps `count` sessions, each over its own stream, as fast as answers come."""
         while len(self._chunks) < count:
@@ -77,7 +81,7 @@ class ConveyorStreams(Streams):
 
     async def _open(self) -> step_pb2.Chunk:
         chunk = await super()._open()
-        stub = sequence_service_pb2_grpc.SequenceServiceStub(self._channel)
+        stub: Any = sequence_service_pb2_grpc.SequenceServiceStub(self._channel)  # type: ignore[no-untyped-call]
         await stub.OpenSession(session_pb2.OpenSessionRequest(session_id=chunk.session_id))
         return chunk
 

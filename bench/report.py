@@ -1,0 +1,72 @@
+"""Turns the rounds into tables, for the terminal and for `RESULTS.md`."""
+
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from bench.rows import ROWS, TARGETS, Round, Row, Target
+
+RESULTS = Path(__file__).parent / "RESULTS.md"
+LIBRARIES = ("onnxruntime", "grpcio", "protobuf", "numpy")
+
+
+def make_report(rounds: Sequence[Round], memory: dict[str, float]) -> str:
+    """The whole of `RESULTS.md`."""
+    sections = [_conditions(len(rounds)), _rates(rounds), _ratios(rounds), _memory(memory)]
+    return "# Results\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _conditions(num_rounds: int) -> str:
+    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    return "\n".join(
+        [
+            "Made by `make bench`; do not edit.",
+            "",
+            f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {_cpu_name()}, {len(os.sched_getaffinity(0))} cores,"
+            f" load {os.getloadavg()[1]:.1f} over the last five minutes of it.",
+            f"- Python {platform.python_version()}, {libraries}.",
+            "- An LSTM of embedding 256, hidden 512 and vocabulary 256 with random weights; every request is one step"
+            " and asks for its best token; the bare runs return all logits.",
+            "- ONNX Runtime has one thread everywhere; server and client are two processes that share the cores.",
+            f"- Medians over {num_rounds} rounds, each of which measures every row in turn; quartiles in brackets."
+            " A ratio is taken within a round.",
+        ]
+    )
+
+
+def _cpu_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _rates(rounds: Sequence[Round]) -> str:
+    lines = ["| measured | steps a second | p50 ms | p99 ms |", "| --- | ---: | ---: | ---: |"]
+    return "\n".join(lines + [_rate_line(row, rounds) for row in ROWS])
+
+
+def _rate_line(row: Row, rounds: Sequence[Round]) -> str:
+    low, median, high = np.percentile([measured[row].rate for measured in rounds], [25, 50, 75])
+    p50, p99 = (np.median([getattr(measured[row], name) for measured in rounds]) * 1e3 for name in ("p50", "p99"))
+    return f"| {row.title} | {median:,.0f} ({low:,.0f} to {high:,.0f}) | {p50:.2f} | {p99:.2f} |"
+
+
+def _ratios(rounds: Sequence[Round]) -> str:
+    lines = ["| ratio | asked | measured | |", "| --- | --- | --- | --- |"]
+    return "\n".join(lines + [_ratio_line(target, rounds) for target in TARGETS])
+
+
+def _ratio_line(target: Target, rounds: Sequence[Round]) -> str:
+    low, median, high = np.percentile([target.ratio(measured) for measured in rounds], [25, 50, 75])
+    asked = f"at {'most' if target.is_upper else 'least'} {target.bound:g}"
+    verdict = "met" if target.is_met(float(median)) else "**missed**"
+    return f"| {target.title} | {asked} | {median:.2f} ({low:.2f} to {high:.2f}) | {verdict} |"
+
+
+def _memory(memory: dict[str, float]) -> str:
+    lines = ["| a session that has been stepped | bytes, of which 4,096 are state |", "| --- | ---: |"]
+    return "\n".join(lines + [f"| {where} | {size:,.0f} |" for where, size in memory.items()])
