@@ -76,6 +76,11 @@ class OutputSpec(TensorSpec):
 
     is_logits: bool = False
 
+    def __post_init__(self) -> None:
+        TensorSpec.__post_init__(self)
+        if self.is_logits and (len(self.shape) != 1 or self.dtype not in ("float16", "float32")):
+            raise ValueError(f"{self.name}: logits are float16 or float32 of one axis, got {self.dtype} {self.shape}")
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:
@@ -137,16 +142,25 @@ class Signature:
                 states=tuple(StateSpec(**_tensor(t)) for t in raw["states"]),
                 outputs=tuple(OutputSpec(**_tensor(t)) for t in raw["outputs"]),
                 contexts=tuple(TensorSpec(**_tensor(t)) for t in raw.get("contexts", ())),
-                max_token=raw.get("max_token"),
-                fixed_steps=raw.get("fixed_steps"),
+                max_token=_count(raw.get("max_token"), least=0),
+                fixed_steps=_count(raw.get("fixed_steps"), least=1),
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"signature: {error}") from error
 
 
 def _tensor(raw: dict[str, Any]) -> dict[str, Any]:
-    initial = raw.get("initial")
     fields = {**raw, "shape": tuple(raw.get("shape", ())), "axis": Axis(**raw.get("axis", {}))}
-    if initial is not None:
-        fields["initial"] = tuple(initial)
+    if not isinstance(raw["name"], str) or not isinstance(raw.get("output", ""), str):
+        raise TypeError(f"name {raw['name']!r} is not text")
+    if not all(isinstance(length, int) for length in fields["shape"]):
+        raise TypeError(f"{raw['name']}: shape {raw['shape']!r} is not a list of lengths")
+    if raw.get("initial") is not None:
+        fields["initial"] = tuple(float(value) for value in raw["initial"])
     return fields
+
+
+def _count(value: Any, least: int) -> int | None:
+    if value is not None and (not isinstance(value, int) or value < least):
+        raise TypeError(f"{value!r} is not a number from {least}")
+    return value
