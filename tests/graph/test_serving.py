@@ -6,8 +6,9 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from conveyor.graph import LENGTHS, READ_SLOTS, WRITE_SLOTS, Scatter, ServingGraph, build_serving_graph
+from conveyor.graph import LENGTHS, READ_SLOTS, WRITE_SLOTS, ModelError, Scatter, ServingGraph, build_serving_graph
 from conveyor.graph.model_file import model_from_proto
+from conveyor.signature import Axis, OutputSpec, Signature, StateSpec, TensorSpec
 from tests import models
 
 NUM_ROWS = 9
@@ -189,3 +190,35 @@ def test_user_graph_is_unchanged() -> None:
     serving = make_serving(proto)
     assert proto.SerializeToString(deterministic=True) == before
     onnx.checker.check_model(serving.proto, full_check=True)
+
+
+def test_no_states() -> None:
+    """A model without states has no arenas and no slots, and runs as it is."""
+    builder = models.GraphBuilder()
+    builder.node("Tanh", ["x"], ["y"])
+    axis = Axis(batch=0)
+    signature = Signature((TensorSpec("x", "float32", (2,), axis),), (), (OutputSpec("y", "float32", (2,), axis),))
+    serving = make_serving(builder.model(signature))
+    assert serving.arenas == ()
+    assert [value.name for value in serving.proto.graph.input] == ["x"]
+
+
+def test_new_states_from_nothing() -> None:
+    """States that do not depend on the old ones cannot be ordered after the Gather, and are refused."""
+    builder = models.GraphBuilder()
+    builder.node("Tanh", ["x"], ["y"])
+    builder.node("Exp", ["x"], ["s_out"])
+    axis = Axis(batch=0)
+    state = StateSpec("s", "float32", (2,), axis, "s_out")
+    output = OutputSpec("y", "float32", (2,), axis)
+    proto = builder.model(Signature((TensorSpec("x", "float32", (2,), axis),), (state,), (output,)))
+    with pytest.raises(ModelError, match="the new float32 states do not depend on the old ones"):
+        make_serving(proto)
+
+
+def test_batch_dependent_ops() -> None:
+    """Operators that share a quantisation range over the run are named."""
+    proto, _ = models.make_model()
+    assert make_serving(proto).batch_dependent_ops == ()
+    proto.graph.node.append(onnx.helper.make_node("DynamicQuantizeLinear", ["logits"], ["q", "scale", "zero"]))
+    assert make_serving(proto).batch_dependent_ops == ("DynamicQuantizeLinear",)

@@ -17,6 +17,9 @@ from conveyor.signature import Signature
 RECURRENT = {"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"}
 LENGTHS_INPUT = 4  # of each of them
 
+# These take one quantisation range from all rows and steps of a run, so each sees a little of the others.
+SHARED_RANGE = {"DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul"}
+
 ELEMENTWISE = {
     *("Abs", "Add", "Cast", "Clip", "Cos", "DequantizeLinear", "Div", "Elu", "Equal", "Erf", "Exp", "Gelu", "Greater"),
     *("HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Less", "Log", "Max", "Min", "Mish", "Mod", "Mul", "Neg"),
@@ -227,7 +230,7 @@ RULES: dict[str, Callable[[_Follower, NodeProto], int]] = {
     **dict.fromkeys(RECURRENT, _recurrent),
     "Concat": _concat,
     "Dropout": _first,
-    "DynamicQuantizeLinear": _first,  # its range sees the padding too, whose values are as any other step's
+    "DynamicQuantizeLinear": _first,  # in spite of its shared range: padding is in the range of what a step may be
     "DynamicQuantizeMatMul": _matmul,
     "Gather": _gather,
     "Gemm": _gemm,

@@ -19,7 +19,7 @@ from conveyor.graph.arena import (
 )
 from conveyor.graph.builder import GraphBuilder, value_info
 from conveyor.graph.model_file import ModelFile
-from conveyor.graph.ragged import LENGTHS_INPUT, NotRaggedError, recurrent_nodes
+from conveyor.graph.ragged import LENGTHS_INPUT, SHARED_RANGE, NotRaggedError, recurrent_nodes
 from conveyor.signature import Signature
 
 __all__ = ["LENGTHS", "Arena", "Scatter", "ServingGraph", "build_serving_graph", "check_arena_size"]
@@ -52,6 +52,11 @@ class ServingGraph:
     @property
     def is_ragged(self) -> bool:
         return not self.not_ragged_because
+
+    @property
+    def batch_dependent_ops(self) -> tuple[str, ...]:
+        """Operators that make a session's answers depend, within their rounding, on the others in its run."""
+        return tuple(sorted({node.op_type for node in self.proto.graph.node} & SHARED_RANGE))
 
     def initial_rows(self) -> dict[str, NDArray[Any]]:
         """The row `[width]` of a fresh session in each arena, by the arena's name."""
