@@ -20,20 +20,22 @@ _EPILOG = """examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     try:
-        _run(options)
+        _run(options, arguments)
     except (ExportError, OSError, UnicodeDecodeError) as error:
         sys.stderr.write(f"conveyor-export: {error}\n")
         return 1
     return 0
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     export_options = ExportOptions(options.opset, options.precision, options.tolerance)
     text = read_text(options.text) if options.text else None
     source = load_source(options.source, options.vocabulary)
-    command = f"conveyor-export {Path(options.source).name} {options.out.name}"
+    # Names of files without their folders: the file travels, this machine's paths do not.
+    command = " ".join(["conveyor-export", *(Path(argument).name for argument in arguments)])
     report = export_model(
         source.module,
         options.out,

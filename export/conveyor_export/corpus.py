@@ -1,4 +1,4 @@
-"""The Shakespeare corpus, split by whole works so that a held-out play is a play the model has never seen."""
+"""The training text, split by whole works so that a held-out play is a play the model has never seen."""
 
 import lzma
 import re
@@ -9,6 +9,8 @@ _BYLINE = re.compile(r"^(?P<title>[A-Z][A-Z0-9 ,'\-]+)\n\nby William Shakespeare
 
 VALIDATION_WORKS = ("MACBETH", "MUCH ADO ABOUT NOTHING")
 TEST_WORKS = ("THE TEMPEST",)
+# Of a text without titles, this share is cut from the end for validation, and as much again for the test.
+HELD_OUT_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +21,26 @@ class Work:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Works to learn from, to choose the best epoch by, and to report on."""
+
+    training: list[Work]
+    validation: list[Work]
+    test: list[Work]
+
+
 def read_text(path: Path) -> str:
-    """Reads a UTF-8 text file, decompressing it when its name ends in `.xz`."""
-    if path.suffix == ".xz":
-        return lzma.open(path, "rt", encoding="utf-8").read()
-    return path.read_text(encoding="utf-8")
+    """Reads a UTF-8 text file, decompressing it when its name ends in `.xz`.
+
+    Raises:
+        OSError, UnicodeDecodeError: it cannot be read.
+    """
+    try:
+        data = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+    except lzma.LZMAError as error:
+        raise OSError(f"{path}: {error}") from error
+    return data.decode("utf-8").replace("\r\n", "\n")
 
 
 def split_works(text: str) -> list[Work]:
@@ -33,6 +50,20 @@ def split_works(text: str) -> list[Work]:
         return [Work("", text)]
     ends = [start for start, _ in starts[1:]] + [len(text)]
     return [Work(title, text[start:end]) for (start, title), end in zip(starts, ends, strict=True)]
+
+
+def split_corpus(text: str) -> Split:
+    """Holds the named plays out of a collection, or the end out of a text without titles.
+
+    Raises:
+        ValueError: a collection lacks a play that is to be held out.
+    """
+    works = split_works(text)
+    if len(works) == 1:
+        return _split_untitled(text)
+    rest, validation = hold_out(works, VALIDATION_WORKS)
+    training, test = hold_out(rest, TEST_WORKS)
+    return Split(training, validation, test)
 
 
 def hold_out(works: list[Work], titles: tuple[str, ...]) -> tuple[list[Work], list[Work]]:
@@ -45,3 +76,13 @@ def hold_out(works: list[Work], titles: tuple[str, ...]) -> tuple[list[Work], li
     if missing:
         raise ValueError(f"not in the corpus: {', '.join(sorted(missing))}")
     return [w for w in works if w.title not in titles], [w for w in works if w.title in titles]
+
+
+def _split_untitled(text: str) -> Split:
+    length = int(len(text) * HELD_OUT_SHARE)
+    first, second = len(text) - 2 * length, len(text) - length
+    return Split(
+        [Work("the beginning", text[:first])],
+        [Work("near the end", text[first:second])],
+        [Work("the end", text[second:])],
+    )

@@ -6,7 +6,7 @@ ExportError
 ├── UnsupportedOption     an option that this model or format cannot take
 ├── TraceFailed           PyTorch could not turn the module into a graph
 └── ProofError            the graph is not the module
-    ├── GraphRefused      ONNX Runtime does not load or run the graph
+    ├── GraphRefused      ONNX Runtime or Conveyor does not take the graph
     ├── NameMismatch      tensors are missing or too many
     ├── DtypeMismatch     a tensor has another element type than the signature says
     ├── ShapeMismatch     an axis is fixed, or of another length than the signature says
@@ -39,7 +39,7 @@ class ProofError(ExportError):
 
 
 class GraphRefused(ProofError):
-    """ONNX Runtime does not load or run the graph."""
+    """ONNX Runtime does not load or run the graph, or Conveyor does not serve it."""
 
 
 class NameMismatch(ProofError):

@@ -12,14 +12,15 @@ from typing import Any
 import onnx
 from torch import nn
 
-from conveyor.signature import Signature, Vocabulary
-from conveyor_export.errors import SourceError, UnsupportedOption
+from conveyor.graph import ModelError, model_from_proto
+from conveyor.signature import Signature
+from conveyor_export.errors import GraphRefused, SourceError, UnsupportedOption
 from conveyor_export.metadata import write_metadata
 from conveyor_export.precision import Precision, quantize, round_weights, store_half
 from conveyor_export.proof import DEFAULT_TOLERANCE, Proof, prove_graph, prove_module
 from conveyor_export.protocol import signature_of
 from conveyor_export.report import ExportReport
-from conveyor_export.scoring import bits_per_character
+from conveyor_export.scoring import ScoredText, bits_per_character, encode_text
 from conveyor_export.tracing import Trace, trace
 
 # torch writes 18 and newer; from 22 on, releases of ONNX Runtime differ in whether LSTM, GRU and RNN run on CUDA.
@@ -86,9 +87,10 @@ def export_model(
     module = _frozen_copy(module)
     signature = signature_of(module)
     _check_vocabulary(signature, vocabulary)
+    scored = None if text is None else encode_text(signature, vocabulary, text)
     prove_module(module, signature)
     form = _make_form(module, signature, options)
-    scores = _score(form, vocabulary, text)
+    scores = _score(form, scored)
     facts = _provenance(form, scores, options, provenance or {})
     write_metadata(form.model, form.signature, vocabulary, facts)
     num_bytes = _write(form.model, path)
@@ -146,15 +148,12 @@ def _prove(module: nn.Module, signature: Signature, options: ExportOptions) -> t
     return traced, prove_graph(traced.model, module, traced.signature, options.tolerance, own_steps)
 
 
-def _score(form: _Form, vocabulary: Sequence[str] | None, text: str | None) -> tuple[float, float] | None:
+def _score(form: _Form, text: ScoredText | None) -> tuple[float, float] | None:
     if text is None:
         return None
-    if vocabulary is None:
-        raise UnsupportedOption("text: needs the model's vocabulary")
-    symbols = Vocabulary(vocabulary)
-    before = bits_per_character(form.exact, form.signature, symbols, text)
-    changed = form.model is not form.exact
-    return before, bits_per_character(form.model, form.signature, symbols, text) if changed else before
+    before = bits_per_character(form.exact, form.signature, text)
+    after = before if form.model is form.exact else bits_per_character(form.model, form.signature, text)
+    return before, after
 
 
 def _provenance(
@@ -176,8 +175,11 @@ def _provenance(
 
 
 def _write(model: onnx.ModelProto, path: Path) -> int:
-    """Checks and writes the file in one move, so that a server that watches the folder never reads half of one."""
-    onnx.checker.check_model(model)
+    """Writes the file in one move, so that a server that watches the folder never reads half of one."""
+    try:
+        model_from_proto(model)
+    except ModelError as error:
+        raise GraphRefused(f"Conveyor does not serve this graph: {error}") from error
     data = model.SerializeToString()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")

@@ -4,10 +4,12 @@ import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from conveyor.signature import Vocabulary
 from conveyor_export.corpus import Work
 from conveyor_export.language_model import LanguageModel
 
@@ -16,7 +18,7 @@ UNKNOWN = "\ufffd"
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """How long and how hard to train. Lengths are in tokens, rates per update."""
+    """How long and how hard to train. Lengths are in tokens, rates per update; `patience` is in epochs."""
 
     num_epochs: int = 7
     batch_size: int = 64
@@ -30,24 +32,29 @@ class TrainingConfig:
     patience: int = 3
     seed: int = 1
 
+    def __post_init__(self) -> None:
+        for name in ("num_epochs", "batch_size", "window_length", "learning_rate", "clip_norm", "patience"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)}")
+
 
 def build_vocabulary(text: str) -> list[str]:
     """Every character of the text, sorted, after the entry that stands for a character never seen."""
     return [UNKNOWN, *sorted(set(text))]
 
 
-def encode(text: str, vocabulary: list[str]) -> Tensor:
-    """Token ids `[len(text)]` int64; characters outside the vocabulary become token 0."""
-    ids = {symbol: index for index, symbol in enumerate(vocabulary)}
-    return torch.tensor([ids.get(symbol, 0) for symbol in text], dtype=torch.int64)
+def encode_works(works: list[Work], symbols: list[str]) -> list[Tensor]:
+    """Token ids `[length]` int64 of each work."""
+    vocabulary = Vocabulary(symbols)
+    return [torch.tensor(vocabulary.encode(work.text), dtype=torch.int64) for work in works]
 
 
-def shuffled_streams(works: list[Tensor], config: TrainingConfig, rng: random.Random) -> Tensor:
+def shuffled_streams(works: list[Tensor], batch_size: int, rng: random.Random) -> Tensor:
     """Joins the works in random order, from a random offset, into parallel streams `[length, B]`."""
     joined = torch.cat(rng.sample(works, len(works)))
     joined = joined.roll(rng.randrange(len(joined)))
-    length = len(joined) // config.batch_size
-    return joined[: length * config.batch_size].view(config.batch_size, length).t().contiguous()
+    length = len(joined) // batch_size
+    return joined[: length * batch_size].view(batch_size, length).t().contiguous()
 
 
 def windows(streams: Tensor, length: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -58,38 +65,69 @@ def windows(streams: Tensor, length: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 @torch.no_grad()
-def bits_per_character(model: LanguageModel, works: list[Tensor], window_length: int = 512) -> float:
-    """Mean -log2 p(token) over the works, each read once from the initial state, its first character unscored."""
+def evaluate(model: LanguageModel, works: list[Tensor], window_length: int = 512) -> float:
+    """Bits per character of the works, each read once from the initial state, its first character unscored."""
+    was_training, nats = model.training, 0.0
     model.eval()
-    nats, count = 0.0, 0
-    length = max(map(len, works))
     lengths = torch.tensor([len(work) for work in works])
-    padded = torch.stack([nn.functional.pad(work, (0, length - len(work))) for work in works], dim=1)
+    padded = torch.stack([nn.functional.pad(work, (0, int(lengths.max()) - len(work))) for work in works], dim=1)
     states = model.initial_states(len(works))
-    for start, (inputs, targets) in zip(
-        range(0, length - 1, window_length), windows(padded, window_length), strict=True
-    ):
+    for number, (inputs, targets) in enumerate(windows(padded, window_length)):
         outputs, states = model({"tokens": inputs}, states)
         losses = nn.functional.cross_entropy(outputs["logits"].transpose(1, 2), targets, reduction="none")
-        steps = torch.arange(start + 1, start + 1 + len(targets))[:, None]
-        valid = steps < lengths
-        nats += float(losses[valid].sum())
-        count += int(valid.sum())
-    model.train()
-    return nats / count / math.log(2)
+        steps = torch.arange(len(targets))[:, None] + number * window_length + 1
+        nats += float(losses[steps < lengths].sum())
+    model.train(was_training)
+    return nats / int((lengths - 1).sum()) / math.log(2)
 
 
 class Trainer:
-    """Owns the optimiser and its schedule; one call of `run_epoch` reads the training works once."""
+    """Owns the optimiser, its schedule and all random numbers; one call of `run_epoch` reads the works once.
+
+    Raises:
+        ValueError: the works are too short for one window of a batch.
+    """
 
     def __init__(self, model: LanguageModel, works: list[Tensor], config: TrainingConfig) -> None:
         self.model, self.works, self.config = model, works, config
         self.rng = random.Random(config.seed)  # noqa: S311  # a repeatable shuffle, not a secret
+        self.stream_length = sum(map(len, works)) // config.batch_size - 1
+        if self.stream_length < 1:
+            raise ValueError(f"corpus: too short for a batch of {config.batch_size} streams")
+        self.updates_per_epoch = math.ceil(self.stream_length / config.window_length)
         self.optimizer = torch.optim.AdamW(
             model.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
         )
-        self.updates_per_epoch = math.ceil((sum(map(len, works)) // config.batch_size - 1) / config.window_length)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate_factor)
+
+    def run_epoch(self, on_update: Callable[[float, int], None]) -> None:
+        """Calls `on_update` after each window with its bits per character and its number of characters."""
+        self.model.train()
+        states = self.model.initial_states(self.config.batch_size)
+        streams = shuffled_streams(self.works, self.config.batch_size, self.rng)
+        for inputs, targets in windows(streams, self.config.window_length):
+            states = self._reset_some(states)
+            nats, states = self._update(self._hide_some(inputs), targets, states)
+            on_update(nats / math.log(2), inputs.numel())
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that decides how training goes on from here, random numbers included."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "shuffle": self.rng.getstate(),
+            "torch_random": torch.get_rng_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes back to where `state_dict` was called."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        version, numbers, gauss = state["shuffle"]
+        self.rng.setstate((version, tuple(numbers), gauss))
+        torch.set_rng_state(state["torch_random"])
 
     def _rate_factor(self, update: int) -> float:
         """Linear warm-up, then half a cosine down to one hundredth."""
@@ -97,15 +135,6 @@ class Trainer:
             return (update + 1) / self.config.warmup_updates
         done = min(1.0, update / (self.updates_per_epoch * self.config.num_epochs))
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
-
-    def run_epoch(self, on_update: Callable[[float], None]) -> None:
-        """Reads every training work once, calling `on_update` with each window's bits per character."""
-        self.model.train()
-        states = self.model.initial_states(self.config.batch_size)
-        for inputs, targets in windows(shuffled_streams(self.works, self.config, self.rng), self.config.window_length):
-            states = self._reset_some(states)
-            loss, states = self._update(self._hide_some(inputs), targets, states)
-            on_update(loss / math.log(2))
 
     def _reset_some(self, states: dict[str, Tensor]) -> dict[str, Tensor]:
         # A served session starts from zeros, so the model must meet zeros more often than once an epoch.
@@ -127,7 +156,3 @@ class Trainer:
         self.optimizer.step()
         self.schedule.step()
         return float(loss.detach()), {name: state.float() for name, state in new_states.items()}
-
-
-def encode_works(works: list[Work], vocabulary: list[str]) -> list[Tensor]:
-    return [encode(work.text, vocabulary) for work in works]
