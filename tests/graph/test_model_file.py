@@ -2,16 +2,20 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import ModelProto, helper, numpy_helper
 
 from conveyor.graph.errors import ModelError
 from conveyor.graph.model_file import model_from_proto, read_model
+from conveyor.graph.serving import Scatter, build_serving_graph
 from conveyor.signature import Axis, OutputSpec, Signature, StateSpec, TensorSpec
 from tests import models
 
@@ -162,6 +166,19 @@ def test_refused_graphs(change: Callable[[ModelProto], None], words: str) -> Non
         model_from_proto(proto)
     assert str(caught.value).startswith(words)
     assert "\n" not in str(caught.value)
+
+
+@settings(deadline=None, max_examples=200)
+@given(edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4))
+def test_corrupt_files(edits: list[tuple[float, int]], tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A file with any byte changed is read, or refused in words."""
+    content = bytearray(make().SerializeToString())
+    for place, value in edits:
+        content[int(place * len(content))] = value
+    path = tmp_path_factory.getbasetemp() / "corrupt.onnx"
+    path.write_bytes(content)
+    with suppress(ModelError):
+        build_serving_graph(read_model(path), num_rows=None, scatter=Scatter.ND)
 
 
 TOKENS = Axis(batch=1, time=0)

@@ -30,8 +30,7 @@ def check_graph(proto: ModelProto) -> None:
             raise ModelError(f"node {node.name or node.op_type}: operators of domain {node.domain!r} are not served")
     if external := [tensor.name for tensor in all_tensors(proto.graph) if uses_external_data(tensor)]:
         raise ModelError(f"weight {external[0]} lies in another file; models of one file only are served")
-    if taken := [name for name in value_names(proto.graph) if name.startswith(PREFIX)]:
-        raise ModelError(f"tensor {taken[0]}: names that start with {PREFIX!r} are the server's own")
+    _check_names(proto.graph)
     try:
         onnx.checker.check_model(proto)
     except (onnx.checker.ValidationError, ValueError) as error:
@@ -103,21 +102,30 @@ def _check_opsets(proto: ModelProto) -> None:
             raise ModelError(f"opset {opset.version} is too old; export with at least {MIN_OPSET}")
 
 
+def _check_names(graph: GraphProto) -> None:
+    for name in value_names(graph):
+        if not isinstance(name, str):  # protobuf gives bytes where a name is not UTF-8
+            raise ModelError(f"tensor {name!r}: its name is not text")
+        if name.startswith(PREFIX):
+            raise ModelError(f"tensor {name}: names that start with {PREFIX!r} are the server's own")
+
+
 def _check_tensor(
     kind: str, spec: TensorSpec, name: str, values: dict[str, ValueInfoProto], signature: Signature
 ) -> None:
     if name not in values:
         raise ModelError(f"{kind} {name}: the signature names it, but the graph has no such {kind}")
     tensor = values[name].type.tensor_type
-    dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type) if tensor.elem_type else None
-    if dtype != np.dtype(spec.dtype):
-        raise ModelError(f"{kind} {name}: the signature says {spec.dtype}, the graph {dtype}")
+    if tensor.elem_type != helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)):
+        known = tensor.elem_type in TensorProto.DataType.values()
+        got = TensorProto.DataType.Name(tensor.elem_type).lower() if known else "an unknown type"
+        raise ModelError(f"{kind} {name}: the signature says {spec.dtype}, the graph {got}")
     if not tensor.HasField("shape"):
         return
-    got = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
-    if len(got) != spec.rank:
-        raise ModelError(f"{kind} {name}: the signature says {spec.rank} axes, the graph {len(got)}")
-    _check_lengths(kind, spec, name, got, signature.fixed_steps)
+    lengths = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+    if len(lengths) != spec.rank:
+        raise ModelError(f"{kind} {name}: the signature says {spec.rank} axes, the graph {len(lengths)}")
+    _check_lengths(kind, spec, name, lengths, signature.fixed_steps)
 
 
 def _check_lengths(kind: str, spec: TensorSpec, name: str, got: list[int | None], fixed_steps: int | None) -> None:

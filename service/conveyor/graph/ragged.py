@@ -38,9 +38,12 @@ def recurrent_nodes(proto: ModelProto, signature: Signature) -> list[NodeProto]:
     Raises:
         NotRaggedError: chunks of different lengths cannot run together.
     """
-    follower = _Follower(proto, signature)
-    for node in proto.graph.node:
-        follower.follow(node)
+    try:
+        follower = _Follower(proto, signature)
+        for node in proto.graph.node:
+            follower.follow(node)
+    except (IndexError, ValueError, onnx.shape_inference.InferenceError) as error:
+        raise NotRaggedError(f"the graph is malformed: {error}") from error  # onnxruntime will say so too
     for state in signature.states:
         if state.output in follower.time_axis:
             raise NotRaggedError(f"state {state.name} is not a recurrent operator's final state")
