@@ -1,12 +1,13 @@
 """Draws the learning curve of a training run.
 
-    python -m conveyor_export.learning_curve runs/shakespeare/history.json curve.png
+python -m conveyor_export.learning_curve runs/shakespeare/history.json curve.png
 """
 
 import sys
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -33,7 +34,7 @@ def draw_learning_curve(history: History, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _draw_losses(axes: "object", history: History) -> None:
+def _draw_losses(axes: Axes, history: History) -> None:
     if len(history.losses) < 2:
         return
     width = min(_SMOOTHED_UPDATES, len(history.losses))
