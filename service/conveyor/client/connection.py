@@ -1,0 +1,67 @@
+# ruff: noqa: ASYNC109 - a timeout spans retries, and is part of the request's meaning
+"""The channel to one server, and single calls on it with retries."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import Any, TypeVar
+
+import grpc
+
+from conveyor.client.backoff import Backoff
+from conveyor.client.errors import ClientError, from_call
+from conveyor.v1 import sequence_service_pb2_grpc
+
+Response = TypeVar("Response")
+
+_STUB: Any = sequence_service_pb2_grpc.SequenceServiceStub  # generated without types
+
+_CHANNEL_OPTIONS: list[tuple[str, Any]] = [
+    # Answers carry whatever outputs the caller asked for; the server bounds what it takes, not what it sends.
+    ("grpc.max_receive_message_length", -1),
+    # The first attempts to reconnect come quickly: a restart on the same host takes well under a second.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+]
+
+
+class Connection:
+    """One channel. `timeout` is how many seconds a single call may take, retries included."""
+
+    def __init__(self, address: str, timeout: float) -> None:
+        self.address = address
+        self.timeout = timeout
+        self.channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self.stub: Any = _STUB(self.channel)
+
+    async def call(
+        self,
+        method: Callable[..., Awaitable[Response]],
+        request: object,
+        timeout: float | None = None,
+    ) -> Response:
+        """Calls until it succeeds, fails for good, or `timeout` runs out. The request must be idempotent.
+
+        Raises:
+            ClientError: the last failure.
+        """
+        backoff = Backoff()
+        deadline = monotonic() + (self.timeout if timeout is None else timeout)
+        while True:
+            try:
+                return await method(request, timeout=max(deadline - monotonic(), 0.001))
+            except grpc.aio.AioRpcError as failure:
+                error = from_call(failure)
+            await sleep_before_retry(error, backoff, deadline)
+
+    async def close(self) -> None:
+        """Closes the channel; calls in flight are cancelled."""
+        await self.channel.close()
+
+
+async def sleep_before_retry(error: ClientError, backoff: Backoff, deadline: float) -> None:
+    """Waits before the next attempt. Raises `error` if another is of no use, or would come after the deadline."""
+    delay = backoff.next(error.retry_after)
+    if not error.is_retriable or monotonic() + delay >= deadline:
+        raise error
+    await asyncio.sleep(delay)

@@ -1,0 +1,74 @@
+"""What callers may give a step, made into a chunk."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from conveyor.client.errors import InvalidArgument
+from conveyor.client.results import Model
+from conveyor.client.tensor import Tensor
+from conveyor.v1 import step_pb2
+
+Tokens: TypeAlias = str | int | Sequence[int]
+# Text or tokens for a language model; else arrays `[steps, ...]` (numpy's, Tensors or nested lists), by input name.
+Inputs: TypeAlias = Any
+
+
+def tokens_from(data: Tokens, model: Model) -> list[int]:
+    """Token ids of text, of one id, or of a sequence of ids.
+
+    Raises:
+        InvalidArgument: text for a model without a vocabulary.
+    """
+    if isinstance(data, str):
+        if model.vocabulary is None:
+            raise InvalidArgument(f"tokens: model {model.name} has no vocabulary to read text with", field="tokens")
+        return model.vocabulary.encode(data)
+    if isinstance(data, int):
+        return [data]
+    return data.tolist() if hasattr(data, "tolist") else list(data)
+
+
+def chunk_from(session_id: str, data: Inputs, model: Model) -> tuple[step_pb2.Chunk, int]:
+    """A chunk without position or wants, and its number of steps.
+
+    Raises:
+        InvalidArgument: no steps, or inputs that the model does not have.
+    """
+    if model.takes_tokens and not isinstance(data, Mapping):
+        tokens = data if type(data) is list else tokens_from(data, model)
+        try:
+            return step_pb2.Chunk(session_id=session_id, tokens=tokens), len(tokens)
+        except (TypeError, ValueError) as error:
+            raise InvalidArgument(f"tokens: {error}", field="tokens") from None
+    tensors = _tensors(data, model)
+    num_steps = next((tensor.shape[0] for tensor in tensors.values() if tensor.shape), 0)
+    inputs = {name: tensor.to_message() for name, tensor in tensors.items()}
+    return step_pb2.Chunk(session_id=session_id, inputs=inputs), num_steps
+
+
+def _tensors(data: Inputs, model: Model) -> dict[str, Tensor]:
+    if not isinstance(data, Mapping):
+        if len(model.inputs) != 1:
+            names = ", ".join(info.name for info in model.inputs)
+            raise InvalidArgument(f"inputs: give a dict of {names}", field="inputs")
+        data = {model.inputs[0].name: data}
+    dtypes = {info.name: info.dtype for info in model.inputs}
+    return {name: tensor_from(value, dtypes.get(name, "float32")) for name, value in data.items()}
+
+
+def tensor_from(value: Any, dtype: str) -> Tensor:
+    """A Tensor of a Tensor, an array, or nested lists; only lists take `dtype`."""
+    if isinstance(value, Tensor):
+        return value
+    if hasattr(value, "dtype") and hasattr(value, "tobytes"):
+        return Tensor.from_array(value)
+    return Tensor.from_list(value, dtype)
+
+
+@lru_cache(maxsize=256)
+def outputs_from(names: tuple[str, ...], top_k: int, last_only: bool) -> step_pb2.Outputs | None:
+    """What a step asks for; None for nothing. Shared between chunks: messages copy it."""
+    if not names and not top_k:
+        return None
+    return step_pb2.Outputs(names=names, top_k=top_k, last_only=last_only)

@@ -1,0 +1,170 @@
+# ruff: noqa: ASYNC109 - a timeout spans retries, and is part of the request's meaning
+"""The same client without `await`: an event loop on a thread of its own does the work."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from conveyor.client.client import Client
+from conveyor.client.errors import ClientError
+from conveyor.client.inputs import Inputs, Tokens
+from conveyor.client.results import GeneratedToken, Model, SessionInfo, StepResult
+from conveyor.client.session import Session
+
+Result = TypeVar("Result")
+
+
+class LoopThread:
+    """An event loop that runs on a daemon thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="conveyor-client", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        """Runs it there and waits for its result; an interrupt of the waiting thread cancels it."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def iterate(self, generator: AsyncGenerator[Result, None]) -> Iterator[Result]:
+        """Yields what it yields; leaving early closes it."""
+        try:
+            while True:
+                try:
+                    yield self.run(_next(generator))
+                except StopAsyncIteration:
+                    return
+        finally:
+            self.run(generator.aclose())
+
+    def stop(self) -> None:
+        """Ends the loop and its thread."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _next(generator: AsyncGenerator[Result, None]) -> Result:
+    return await generator.__anext__()
+
+
+class SyncSession:
+    """`Session` without `await`. Use it from one thread at a time."""
+
+    def __init__(self, thread: LoopThread, session: Session) -> None:
+        self._thread = thread
+        self._session = session
+
+    @property
+    def id(self) -> str:
+        """Identifier of the session."""
+        return self._session.id
+
+    @property
+    def position(self) -> int:
+        """Number of steps that the server has confirmed."""
+        return self._session.position
+
+    @property
+    def model(self) -> Model:
+        """The session's model."""
+        return self._session.model
+
+    def step(
+        self,
+        data: Inputs,
+        outputs: Sequence[str] = (),
+        top_k: int = 0,
+        last_only: bool = False,
+        timeout: float | None = None,
+    ) -> StepResult:
+        """See `Session.step`."""
+        return self._thread.run(self._session.step(data, outputs, top_k, last_only, timeout))
+
+    def score(self, data: Tokens, timeout: float | None = None) -> list[float]:
+        """See `Session.score`."""
+        return self._thread.run(self._session.score(data, timeout))
+
+    def generate(self, prompt: Tokens = (), **options: Any) -> Iterator[GeneratedToken]:
+        """See `Session.generate`: the same options."""
+        return self._thread.iterate(self._session.generate(prompt, **options))
+
+    def refresh(self) -> SessionInfo:
+        """See `Session.refresh`."""
+        return self._thread.run(self._session.refresh())
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        self._thread.run(self._session.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except ClientError:
+            if error is None:
+                raise
+
+
+class SyncClient:
+    """`Client` without `await`. May be used from several threads."""
+
+    def __init__(self, address: str, timeout: float = 30.0) -> None:
+        self._thread = LoopThread()
+        self._client = self._thread.run(_make(address, timeout))
+
+    def models(self) -> list[Model]:
+        """See `Client.models`."""
+        return self._thread.run(self._client.models())
+
+    def model(self, name: str = "", version: int = 0) -> Model:
+        """See `Client.model`."""
+        return self._thread.run(self._client.model(name, version))
+
+    def open(self, model: str = "", **options: Any) -> SyncSession:
+        """See `Client.open`: the same options."""
+        return SyncSession(self._thread, self._thread.run(self._open(model, options)))
+
+    def session(self, session_id: str) -> SyncSession:
+        """See `Client.session`."""
+        return SyncSession(self._thread, self._thread.run(self._client.session(session_id)))
+
+    def sessions(self, model: str = "") -> list[SessionInfo]:
+        """See `Client.sessions`."""
+        return self._thread.run(self._client.sessions(model))
+
+    def close(self) -> None:
+        """See `Client.close`."""
+        self._thread.run(self._client.close())
+        self._thread.stop()
+
+    async def _open(self, model: str, options: dict[str, Any]) -> Session:
+        return await self._client.open(model, **options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def connect_sync(address: str, *, timeout: float = 30.0) -> SyncClient:
+    """A client of the server at `host:port`, for `with`. Nothing is sent before the first call."""
+    return SyncClient(address, timeout)
+
+
+async def _make(address: str, timeout: float) -> Client:
+    return Client(address, timeout)  # on the loop that will use it
