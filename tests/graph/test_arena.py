@@ -1,15 +1,21 @@
 """How states lie in arenas, and the rule that lets them be updated in place."""
 
+from math import prod
+
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import helper
 
-from conveyor.graph.arena import check_arena_order, check_arena_size, pack_states
+from conveyor.graph.arena import READ_SLOTS, WRITE_SLOTS, check_arena_order, check_arena_size, pack_states
 from conveyor.graph.errors import ModelError
 from conveyor.graph.model_file import model_from_proto
 from conveyor.graph.serving import Scatter, build_serving_graph
-from conveyor.signature import Axis, Signature, StateSpec, TensorSpec
+from conveyor.signature import Axis, OutputSpec, Signature, StateSpec, TensorSpec
 from tests import models
 
 INPUT = TensorSpec("x", "float32", (3,), Axis(batch=0))
@@ -27,13 +33,39 @@ def test_pack_states() -> None:
         StateSpec("h", "float32", (2, 3), Axis(batch=1), "h_out", initial=(1, 2, 3, 4, 5, 6)),
         StateSpec("count", "int64", (), Axis(batch=0), "count_out", initial=(7,)),
         StateSpec("c", "float32", (4,), Axis(batch=0), "c_out"),
+        StateSpec("d", "float32", (), Axis(batch=0), "d_out", initial=(8,)),
     )
     floats, counts = pack_states(Signature((INPUT,), states, ()))
-    assert (floats.name, floats.width, floats.row_bytes) == (ARENA, 10, 40)
-    assert [(part.name, part.offset, part.size) for part in floats.layouts] == [("h", 0, 6), ("c", 6, 4)]
+    assert (floats.name, floats.width, floats.row_bytes) == (ARENA, 11, 44)
+    assert [(part.name, part.offset, part.size) for part in floats.layouts] == [("h", 0, 6), ("c", 6, 4), ("d", 10, 1)]
     assert (counts.name, counts.width, counts.row_bytes) == ("conveyor.arena.int64", 1, 8)
-    np.testing.assert_array_equal(floats.initial_row(), np.float32([1, 2, 3, 4, 5, 6, 0, 0, 0, 0]))
+    np.testing.assert_array_equal(floats.initial_row(), np.float32([1, 2, 3, 4, 5, 6, 0, 0, 0, 0, 8]))
     np.testing.assert_array_equal(counts.initial_row(), [7])
+
+
+@settings(deadline=None, max_examples=60)
+@given(shape=st.lists(st.integers(1, 3), max_size=3), place=st.integers(0, 3), scatter=st.sampled_from(Scatter))
+def test_state_layouts(shape: list[int], place: int, scatter: Scatter) -> None:
+    """A state of any shape, with its batch axis anywhere, is read from its row and written back to it in order."""
+    batch, size = min(place, len(shape)), prod(shape)
+    factors = np.arange(2, size + 2, dtype=np.float32).reshape(shape)
+    builder = models.GraphBuilder()
+    builder.constant("factors", torch.from_numpy(np.expand_dims(factors, batch)))
+    builder.node("Mul", ["s", "factors"], ["s_out"])
+    builder.node("Add", ["s", "x"], ["y"])
+    axis = Axis(batch=batch)
+    state = StateSpec("s", "float32", tuple(shape), axis, "s_out")
+    inputs, outputs = TensorSpec("x", "float32", tuple(shape), axis), OutputSpec("y", "float32", tuple(shape), axis)
+    proto = builder.model(Signature((inputs,), (state,), (outputs,)))
+    serving = build_serving_graph(model_from_proto(proto), num_rows=None, scatter=scatter)
+    rows, slots = np.random.default_rng(0).normal(size=(4, size)).astype(np.float32), np.array([3, 1])
+    states = np.stack([rows[slot].reshape(shape) for slot in slots], axis=batch)
+    session = ort.InferenceSession(serving.proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    feeds = {"x": np.zeros_like(states), ARENA: rows, READ_SLOTS: slots, WRITE_SLOTS: slots[:, None]}
+    y, written = session.run(["y", f"{ARENA}.out"], feeds)
+    np.testing.assert_array_equal(y, states)
+    np.testing.assert_array_equal(written[slots], rows[slots] * factors.ravel())
+    np.testing.assert_array_equal(written[[0, 2]], rows[[0, 2]])
 
 
 def test_arena_size() -> None:

@@ -143,6 +143,33 @@ def test_top_and_score_heads(seed: int, v: int, coarse: bool) -> None:
     np.testing.assert_allclose(scores, log_softmax(flat)[range(4), targets], atol=2e-5)
 
 
+@pytest.mark.parametrize(
+    ("logits", "cut", "uniform", "token"),
+    [
+        ([0, 0, 0, 0], {}, 0, 0),
+        ([0, 0, 0, 0], {}, 0.25, 1),
+        ([0, 0, 0, 0], {}, 1, 3),
+        ([-1e9, 0, 0, -1e9], {}, 0, 1),
+        ([-1e9, 0, 0, -1e9], {}, 1, 2),
+        ([0, 0, 0, 0], {"top_k": 2}, 0.5, 1),
+        ([0, 1, 1, 0], {"top_k": 1}, 0.9, 1),
+        ([0, 0, 0, 0], {"top_k": 2}, 1, 1),
+        ([0, 0, 0, 0], {"top_p": 0.5}, 0.75, 1),
+        ([0, 0, 0, 0], {"top_p": 0.5}, 0.25, 0),
+        ([0, 0, 0, 0], {"top_p": 0.51}, 0.75, 2),
+        ([0, 0, 0, 0], {"top_p": 0.5}, 1, 1),
+        ([0, 0, 0, 0], {"top_k": 2, "top_p": 0.5}, 0.9, 0),
+        ([1, 2, 2, 1], {"temperature": 0}, 0.9, 1),
+    ],
+)
+def test_borders(logits: list[float], cut: dict[str, float], uniform: float, token: int) -> None:
+    """Sums that are exact fall on the right side of each cut, and a uniform number of 1 stays within what is left."""
+    plain = {"temperature": 1, "top_k": 0, "top_p": 1, "penalty": 1, "uniform": uniform} | cut
+    fields = {name: np.array([value], np.int64 if name == "top_k" else np.float32) for name, value in plain.items()}
+    batch = {"logits": np.array([logits], np.float32), "rows": np.array([0]), "recent": np.array([[-1]])}
+    assert run("sample", batch | fields)[0] == [token]
+
+
 def test_frequencies() -> None:
     """Evenly spread uniform numbers draw each token as often as it is likely."""
     n, v = 4000, 11

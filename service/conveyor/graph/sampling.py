@@ -51,7 +51,7 @@ def add_draw(graph: GraphBuilder, logits: str, output: str) -> None:
     mass = graph.add("Mul", [total, _add_column(graph, "uniform")])
     # The best tokens weigh 1 each: the first sum above a half is the lowest id among them.
     mass = graph.add("Where", [_add_column(graph, is_greedy), half, mass])
-    # Rounding may lift the mass to the total; the last token that adds anything is the first to reach the total.
+    # Should `uniform` be 1 all the same: the last token that weighs anything is the first to reach the total.
     last = _add_count(graph, graph.add("Less", [sums, total]))
     unsorted = graph.add("Min", [_add_count(graph, graph.add("LessOrEqual", [sums, mass])), last])
 
