@@ -1,0 +1,51 @@
+"""What README.md says of the API, the settings, the metrics and the examples is so."""
+
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from bench.model import write_model
+from bench.server import Server
+from conveyor.settings import Settings
+from conveyor.v1 import sequence_service_pb2
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def table(heading: str) -> dict[str, list[str]]:
+    """The cells of the table under a heading, by the first one without its backticks."""
+    section = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    rows = [line.strip("|").split(" | ") for line in section.splitlines() if line.startswith("| `")]
+    return {row[0].strip(" `"): [cell.strip() for cell in row[1:]] for row in rows}
+
+
+def example(word: str) -> str:
+    """The Python example that contains this word."""
+    return next(code for code in re.findall(r"```python\n(.+?)```", README, re.DOTALL) if word in code)
+
+
+def test_every_call_is_listed() -> None:
+    """The table of the API has the service's calls, in their order."""
+    service = sequence_service_pb2.DESCRIPTOR.services_by_name["SequenceService"]
+
+    assert list(table("API")) == [method.name for method in service.methods]
+
+
+def test_every_setting_is_listed_with_its_default() -> None:
+    """The table of settings has every field of Settings, with the default that it has there."""
+    rows = table("Settings")
+
+    assert list(rows) == [field.name for field in fields(Settings)]
+    for field in fields(Settings):
+        assert rows[field.name][0].strip("`") == f"{getattr(Settings(), field.name)}", field.name
+
+
+def test_the_export_example_writes_a_model(tmp_path: Path) -> None:
+    """The example runs as it stands, in an empty folder."""
+    subprocess.run([sys.executable, "-c", example("export_model")], check=True, cwd=tmp_path)
+
+    assert (tmp_path / "models/tagger/1/model.onnx").exists()
