@@ -84,6 +84,9 @@ class Engine:
         )
         return self._view(session)
 
+    def __contains__(self, session_id: str) -> bool:
+        return session_id in self._core.table
+
     def get(self, session_id: str) -> SessionView:
         """The session as it is now. Raises NotFound."""
         return self._view(self._core.table.get(session_id))

@@ -1,0 +1,137 @@
+"""The core and the runner of an engine, driven by hand: one run at a time, on a clock that the test sets."""
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from conveyor.engine.core import Core
+from conveyor.engine.feeds import Results
+from conveyor.engine.limits import Device, Limits
+from conveyor.engine.runner import Runner
+from conveyor.engine.work import Answer, Chunk, EndReason, Generation, OpenOptions, Sampling, Token, Want
+from conveyor.errors import ConveyorError
+from conveyor.graph.model_file import ModelFile, model_from_proto
+
+Outcome = Answer | Token | ConveyorError
+
+
+RUNNERS: dict[tuple[str, int], Runner] = {}
+
+
+def runner_of(fingerprint: str, num_rows: int, model: ModelFile) -> Runner:
+    """One runner for all engines of a model and size: quick, and its arenas are full of what others left behind."""
+    key = fingerprint, num_rows
+    if key not in RUNNERS:
+        RUNNERS[key] = Runner(model, num_rows, Device(provider="cpu", num_threads=1))
+    return RUNNERS[key]
+
+
+class ListSink:
+    """Keeps what it is given, by tag."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[Any, list[Outcome]] = defaultdict(list)
+        self.ends: list[tuple[str, EndReason, int]] = []
+        self.num_flushes = 0
+
+    def put(self, tag: Any, outcome: Outcome) -> None:
+        self.outcomes[tag].append(outcome)
+
+    def flush(self) -> None:
+        self.num_flushes += 1
+
+    def end(self, session_id: str, reason: EndReason, position: int) -> None:
+        self.ends.append((session_id, reason, position))
+
+
+class ManualEngine:
+    """What `Engine` does without its thread and loop."""
+
+    def __init__(self, proto: onnx.ModelProto, **limits: Any) -> None:
+        self.model: ModelFile = model_from_proto(proto)
+        self.limits = Limits(**{"num_slots": 4, "max_batch": 4, **limits})
+        self.runner = runner_of(self.model.fingerprint, 1 + self.limits.num_slots + self.limits.max_batch, self.model)
+        graph = self.runner.graph
+        self.core = Core(
+            self.model.signature,
+            self.limits,
+            self.runner.initial_rows(),
+            is_ragged=graph.is_ragged,
+            max_run_steps=min(self.limits.max_run_steps, graph.max_steps or self.limits.max_run_steps),
+            max_batch=self.limits.max_batch if graph.can_batch else 1,
+        )
+        self.sink = ListSink()
+        self.now = 0.0
+        self.batch_sizes: list[int] = []
+
+    def open(self, session_id: str, **options: Any) -> None:
+        self.core.table.open(OpenOptions(session_id=session_id, **options), self.now)
+
+    def chunk(self, session_id: str, steps: Any, want: Want = Want(), **fields: Any) -> Chunk:
+        spec = self.model.signature.inputs[0]
+        inputs = {spec.name: np.asarray(steps, spec.dtype)}
+        work = Chunk(session_id, inputs, want, fields.pop("sink", self.sink), **fields)
+        self.core.accept(work, self.now)
+        return work
+
+    def generate(self, session_id: str, tokens: list[int], max_tokens: int, **fields: Any) -> Generation:
+        work = Generation(session_id, list(tokens), max_tokens, self.sink, **fields)
+        self.core.accept(work, self.now)
+        return work
+
+    def run(self, error: Exception | None = None) -> bool:
+        """One run; with `error`, one that fails after it has written what it was to write."""
+        formed = self.core.next_batch(self.now)
+        if formed is None:
+            self.deliver()
+            return False
+        batch, assembly = formed
+        self.batch_sizes.append(len(batch))
+        results = Results()
+        self.runner.run(assembly.feeds, results)
+        if error is not None:
+            results.error = error
+            self.core.fail(batch, results)
+        else:
+            self.core.finish(batch, assembly, results, self.now)
+        self.deliver()
+        return True
+
+    def run_all(self) -> None:
+        while self.run():
+            pass
+
+    def deliver(self) -> None:
+        outcomes, self.core.outcomes = self.core.outcomes, []
+        for sink, tag, outcome in outcomes:
+            sink.put(tag, outcome)
+        self.core.ended.clear()
+
+    def answer(self, tag: Any) -> Answer:
+        """The only outcome of a tag, which must be an answer."""
+        self.deliver()
+        (outcome,) = self.sink.outcomes[tag]
+        assert isinstance(outcome, Answer), outcome
+        return outcome
+
+    def tokens(self, tag: Any) -> list[int]:
+        """What a generation has drawn."""
+        return [outcome.token for outcome in self.sink.outcomes[tag] if isinstance(outcome, Token)]
+
+    def num_used_slots(self) -> int:
+        slots = self.core.residence.slots
+        return slots.num_slots - slots.num_free
+
+
+@torch.no_grad()
+def alone(reference: Any, tokens: list[int]) -> np.ndarray:
+    """Logits `[T, V]` of one session alone in PyTorch, from its initial state."""
+    logits, _ = reference(torch.tensor(tokens)[:, None], reference.initial_states(1))
+    return logits[:, 0].numpy()
+
+
+GREEDY = Sampling(temperature=0.0)
+LOGITS = Want(names=("logits",))

@@ -1,0 +1,217 @@
+"""Whatever happens around a session, it gets the outputs and the state that PyTorch gives it alone."""
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conveyor.engine.work import Answer, Chunk, EndReason, Generation, Sampling, Token, Want
+from conveyor.errors import Aborted, ConveyorError, RunFailed
+from tests.engine.harness import LOGITS, ManualEngine, alone
+from tests.models import make_model
+
+VOCABULARY = 20
+SESSIONS = ("a", "b", "c", "d", "e")
+WANTS = (LOGITS, Want(top_k=3), Want(scoring=True), Want(), Want(names=("logits",), top_k=2, last_only=True))
+TOLERANCE = 1e-4
+
+tokens = st.integers(0, VOCABULARY - 1)
+session_ids = st.sampled_from(SESSIONS)
+actions = st.one_of(
+    st.tuples(st.just("chunk"), session_ids, st.lists(tokens, min_size=1, max_size=9), st.sampled_from(WANTS)),
+    st.tuples(st.just("generate"), session_ids, st.lists(tokens, min_size=1, max_size=5), st.integers(1, 5)),
+    st.tuples(st.just("run")),
+    st.tuples(st.just("run")),
+    st.tuples(st.just("fail")),
+    st.tuples(st.just("cancel"), session_ids),
+    st.tuples(st.just("retry"), session_ids),
+    st.tuples(st.just("reopen"), session_ids),
+)
+
+
+@cache
+def model_of(cell: str, num_layers: int) -> Any:
+    return make_model(cell, num_layers, vocabulary_size=VOCABULARY, seed=3)
+
+
+@dataclass
+class Life:
+    """What one session was told, by position; the engine's answers are checked against PyTorch at its end."""
+
+    session_id: str
+    works: list[tuple[Chunk | Generation, int]] = field(default_factory=list)
+
+
+class Program:
+    """Plays actions on an engine and keeps what each session was given."""
+
+    def __init__(self, cell: str, num_layers: int, **limits: Any) -> None:
+        proto, self.reference = model_of(cell, num_layers)
+        self.engine = ManualEngine(proto, **limits)
+        self.num_lives = 0
+        self.lives: dict[str, Life] = {}
+        for name in SESSIONS:
+            self.open(name)
+
+    def open(self, name: str) -> None:
+        self.num_lives += 1
+        life = Life(f"{name}-{self.num_lives}")
+        self.engine.open(life.session_id, seed=self.num_lives)
+        self.lives[name] = life
+
+    def session(self, name: str) -> Any:
+        return self.engine.core.table.get(self.lives[name].session_id)
+
+    def play(self, action: tuple[Any, ...]) -> None:
+        getattr(self, f"do_{action[0]}")(*action[1:])
+
+    def do_chunk(self, name: str, steps: list[int], want: Want) -> None:
+        life, session = self.lives[name], self.session(name)
+        try:
+            work = self.engine.chunk(life.session_id, steps, want, tag=object(), position=session.tail)
+        except Aborted:
+            return
+        life.works.append((work, len(steps)))
+
+    def do_generate(self, name: str, prompt: list[int], max_tokens: int) -> None:
+        life = self.lives[name]
+        try:
+            work = self.engine.generate(life.session_id, prompt, max_tokens, tag=object(), top_k=2)
+        except Aborted:
+            return
+        life.works.append((work, len(prompt)))
+
+    def do_run(self) -> None:
+        self.engine.run()
+
+    def do_fail(self) -> None:
+        self.engine.run(RuntimeError("the device fell over"))
+
+    def do_cancel(self, name: str) -> None:
+        if self.session(name).jobs:
+            self.engine.core.cancel(self.session(name).jobs[0].work)
+
+    def do_retry(self, name: str) -> None:
+        kept = self.session(name).kept
+        if kept is None or kept.start + kept.answer.num_steps == kept.start:
+            return
+        if self.session(name).tail == kept.start + kept.answer.num_steps:
+            again = Chunk(**{f: getattr(kept.chunk, f) for f in ("session_id", "inputs", "want", "sink")})
+            again.tag, again.position = object(), kept.start
+            self.engine.core.accept(again, self.engine.now)
+            assert self.engine.answer(again.tag) is kept.answer
+
+    def do_reopen(self, name: str) -> None:
+        self.check(name)
+        self.engine.core.end(self.session(name), EndReason.CLOSED)
+        self.engine.deliver()
+        self.open(name)
+
+    def check(self, name: str) -> None:
+        """Compares everything that the session was told with PyTorch on the text that it consumed."""
+        life, session = self.lives[name], self.session(name)
+        text: dict[int, int] = {}
+        told: list[tuple[Chunk | Generation, Answer | Token]] = []
+        for work, _ in life.works:
+            for index, outcome in enumerate(self.engine.sink.outcomes[work.tag]):
+                if isinstance(outcome, ConveyorError):
+                    assert isinstance(outcome, Aborted | RunFailed), outcome
+                    continue
+                told.append((work, outcome))
+                place(text, work, outcome, is_first=index == 0)
+        assert sorted(text) == list(range(session.position)), "a hole, or steps that nobody was told of"
+        if text:
+            logits = alone(self.reference, [text[position] for position in range(len(text))])
+            for work, outcome in told:
+                check_outcome(work, outcome, logits, text)
+
+    def finish(self) -> None:
+        self.engine.run_all()
+        for name in SESSIONS:
+            self.do_chunk(name, [1, 2], LOGITS)
+        self.engine.run_all()
+        for name in SESSIONS:
+            self.check(name)
+            self.engine.core.end(self.session(name), EndReason.CLOSED)
+        assert self.engine.num_used_slots() == 0
+        assert self.engine.core.num_waiting == 0
+        assert len(self.engine.core.residence.store) == 0
+
+
+def place(text: dict[int, int], work: Chunk | Generation, outcome: Answer | Token, *, is_first: bool) -> None:
+    """Writes the tokens that an outcome accounts for at their positions; no position may be written twice."""
+    if isinstance(work, Chunk):
+        steps = work.inputs["tokens"].tolist()
+    else:
+        steps = [*(work.tokens if is_first else []), outcome.token]
+    for position, token in enumerate(steps, outcome.position - len(steps)):
+        assert position not in text
+        text[position] = token
+
+
+def check_outcome(work: Chunk | Generation, outcome: Answer | Token, logits: np.ndarray, text: dict[int, int]) -> None:
+    scores = torch.log_softmax(torch.from_numpy(logits), 1).numpy()
+    if isinstance(outcome, Token):
+        row = scores[outcome.position - 2]
+        assert outcome.log_probability == pytest.approx(row[outcome.token], abs=TOLERANCE)
+        np.testing.assert_allclose(outcome.top_log_probabilities, np.sort(row)[::-1][:2], atol=TOLERANCE)
+        return
+    start = outcome.position - outcome.num_steps
+    first = outcome.position - 1 if work.want.last_only else start
+    if "logits" in work.want.names:
+        np.testing.assert_allclose(outcome.outputs["logits"], logits[first : outcome.position], atol=TOLERANCE)
+    if k := work.want.top_k:
+        best = np.sort(scores[first : outcome.position], axis=1)[:, ::-1][:, :k]
+        np.testing.assert_allclose(np.reshape(outcome.top_log_probabilities, best.shape), best, atol=TOLERANCE)
+    if work.want.scoring:
+        assert len(outcome.log_probabilities) == outcome.num_steps
+        for position, got in enumerate(outcome.log_probabilities, start):
+            if not np.isnan(got):
+                assert got == pytest.approx(scores[position - 1, text[position]], abs=TOLERANCE)
+            else:
+                assert position == start, "only a chunk's first token can have no prediction"
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn_tanh"])
+@settings(max_examples=40, deadline=None)
+@given(program=st.lists(actions, max_size=40))
+def test_any_interleaving_equals_each_session_alone(cell: str, num_layers: int, program: list[Any]) -> None:
+    """Chunks, generations, failures, cancellations and evictions of others never show in a session's answers."""
+    play = Program(cell, num_layers, num_slots=2, max_batch=3, max_run_steps=4)
+    for action in program:
+        play.play(action)
+    play.finish()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    prompts=st.lists(st.lists(tokens, min_size=1, max_size=6), min_size=1, max_size=5),
+    temperature=st.sampled_from([0.0, 0.7, 1.5]),
+    top_k=st.sampled_from([0, 5]),
+    top_p=st.sampled_from([1.0, 0.8]),
+    penalty=st.sampled_from([1.0, 1.3]),
+)
+def test_the_same_seed_gives_the_same_text_in_any_batch(
+    prompts: list[list[int]], temperature: float, top_k: int, top_p: float, penalty: float
+) -> None:
+    """A generation draws the same tokens alone as beside others, whatever their number and lengths."""
+    proto, _ = model_of("lstm", 1)
+    sampling = Sampling(temperature, top_k, top_p, penalty)
+    together = ManualEngine(proto, num_slots=8, max_batch=8)
+    for index, prompt in enumerate(prompts):
+        together.open(str(index), seed=index)
+        together.generate(str(index), prompt, 8, sampling=sampling, tag=index)
+    together.run_all()
+    for index, prompt in enumerate(prompts):
+        single = ManualEngine(proto)
+        single.open("x", seed=index)
+        single.generate("x", prompt, 8, sampling=sampling, tag=index)
+        single.run_all()
+
+        assert together.tokens(index) == single.tokens(index)
