@@ -84,6 +84,7 @@ MIXED: dict[str, list[Link]] = {
     "running sum": [op("CumSum", torch.tensor(0))],
     "softmax over time": [op("Softmax", axis=0)],
     "shuffle": [op("Transpose", perm=[1, 0, 2]), op("Reshape", torch.tensor([-1, 2, HIDDEN]))],
+    "regroup": [op("Reshape", torch.tensor([-1, 2, HIDDEN]))],
     "norm over all": [op("LpNormalization", axis=0)],
 }
 
@@ -157,6 +158,13 @@ def test_state_that_is_a_step() -> None:
     chain.graph.constant("last", torch.tensor([-1]))
     chain.graph.node("Gather", [chain.top, "last"], ["h_last"], axis=0)
     assert build(chain.model("h_last")).not_ragged_because == "Gather picks steps"
+
+
+def test_state_that_has_steps() -> None:
+    """All outputs of a run of one step may be its state, but not those of a longer one."""
+    chain = Chain()
+    chain.add_lstm()
+    assert build(chain.model(chain.top)).not_ragged_because == "state h is not a recurrent operator's final state"
 
 
 def test_backward_lstm() -> None:
