@@ -1,0 +1,73 @@
+"""`conveyor inspect`: what a model takes, keeps and gives, what can be batched, and where each node runs."""
+
+import argparse
+import asyncio
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from conveyor.cli.server_options import add_address, connected
+from conveyor.cli.table import format_bytes, format_table
+from conveyor.client import Model
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the command."""
+    summary = "tell what a model takes, keeps and gives, and where it runs"
+    parser = subparsers.add_parser(
+        "inspect",
+        help=summary,
+        description="Tells what a model takes, keeps and gives, what can be batched, and where each node runs.",
+    )
+    parser.add_argument("path", nargs="?", type=Path, metavar="PATH", help="an ONNX file, or a folder of models")
+    add_address(parser, default=None)
+    parser.add_argument("--nodes", action="store_true", help="list every node, not only those off CUDA")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    if (args.path is None) == (args.address is None):
+        raise ValueError("give either PATH or --address")
+    if args.address is not None:
+        print("\n\n".join(map(describe_served, asyncio.run(_served(args)))))
+        return 0
+    # What follows needs the server's libraries; asking a server does not.
+    from conveyor.cli.model_report import describe_file
+
+    print("\n\n".join(describe_file(path, all_nodes=args.nodes) for path in _files(args.path)))
+    return 0
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(path.glob("**/*.onnx"))
+    if not files:
+        raise ValueError(f"{path}: no .onnx file in this folder")
+    return files
+
+
+async def _served(args: argparse.Namespace) -> list[Model]:
+    async with connected(args) as client:
+        return [await client.model(each.name, each.version) for each in await client.models()]
+
+
+def describe_served(model: Model) -> str:
+    """What a server tells of a model."""
+    vocabulary = f"{len(model.vocabulary)} tokens" if model.vocabulary else "none"
+    tensors = [
+        (role, info.name, info.dtype, str(list(info.shape)))
+        for role in ("inputs", "states", "outputs", "contexts")
+        for info in getattr(model, role)
+    ]
+    kinds = Counter(role for role, *_ in tensors)
+    return "\n".join(
+        (
+            f"{model.name}, version {model.version}",
+            f"  fingerprint  {model.fingerprint}",
+            f"  state        {format_bytes(model.state_bytes)} per session in {kinds['states']} tensors",
+            f"  vocabulary   {vocabulary}",
+            "",
+            format_table(("ROLE", "NAME", "DTYPE", "SHAPE"), [(row[0].rstrip("s"), *row[1:]) for row in tensors], "  "),
+        )
+    )

@@ -1,0 +1,35 @@
+"""Options of the commands that talk to a server."""
+
+import argparse
+
+from conveyor.client import Client, connect
+
+
+def add_address(parser: argparse.ArgumentParser, *, default: str | None = "localhost:50051") -> None:
+    """Adds `--address` and `--timeout`."""
+    tail = f" (default: {default})" if default else ""
+    parser.add_argument("--address", default=default, metavar="HOST:PORT", help=f"the server's gRPC address{tail}")
+    parser.add_argument(
+        "--timeout", type=seconds, default=10.0, metavar="SECONDS", help="longest wait for an answer (default: 10)"
+    )
+
+
+def connected(args: argparse.Namespace) -> Client:
+    """A client of the server that the options name."""
+    return connect(args.address, timeout=args.timeout)
+
+
+def seconds(text: str) -> float:
+    """Reads a positive number of seconds."""
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value
+
+
+def count(text: str) -> int:
+    """Reads a positive whole number."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
