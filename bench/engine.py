@@ -1,6 +1,7 @@
 """The engine in process: sessions that submit their next step as soon as the last is answered, without gRPC."""
 
 import asyncio
+import sys
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -14,6 +15,7 @@ from conveyor.engine.limits import Device, Limits
 from conveyor.engine.work import Answer, BatchRecord, Chunk, EndReason, OpenOptions, Token, Want
 from conveyor.errors import ConveyorError
 from conveyor.graph.model_file import read_model
+from conveyor.server import SWITCH_SECONDS
 
 TOKENS = [np.array([token]) for token in range(VOCABULARY)]
 WANT = Want(top_k=1)
@@ -41,6 +43,7 @@ class InProcess:
 
     async def start(self) -> None:
         """Starts the engine's thread."""
+        sys.setswitchinterval(SWITCH_SECONDS)  # as the server does
         self.engine.start()
 
     async def measure(self, count: int, seconds: float) -> Measurement:

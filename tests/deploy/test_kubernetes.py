@@ -6,6 +6,8 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+from conveyor.rpc.health import LIVENESS
+from conveyor.server import GRACE_SECONDS
 from conveyor.settings import Settings
 
 from .manifests import FILES, OVERLAYS, container, read, render, settings
@@ -81,7 +83,7 @@ def test_the_grace_period_covers_sleep_and_drain() -> None:
     sleep = container()["lifecycle"]["preStop"]["sleep"]["seconds"]
     drain = float(settings().get("CONVEYOR_DRAIN_TIMEOUT", Settings().drain_timeout))
 
-    assert pod["terminationGracePeriodSeconds"] > sleep + drain
+    assert pod["terminationGracePeriodSeconds"] > sleep + drain + GRACE_SECONDS
 
 
 def test_the_ports_are_the_servers_defaults() -> None:
@@ -92,6 +94,12 @@ def test_the_ports_are_the_servers_defaults() -> None:
     assert {port["name"]: port["port"] for port in read("service.yaml")["spec"]["ports"]} == ports
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container()[probe]["grpc"]["port"] == ports["grpc"]
+
+
+def test_only_liveness_outlasts_a_drain() -> None:
+    """The liveness probe asks for the health name that draining leaves alone; readiness asks for the server's own."""
+    assert container()["livenessProbe"]["grpc"]["service"] == LIVENESS
+    assert "service" not in container()["readinessProbe"]["grpc"]
 
 
 def test_every_variable_is_a_setting() -> None:
