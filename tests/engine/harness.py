@@ -29,6 +29,9 @@ def runner_of(fingerprint: str, num_rows: int, model: ModelFile) -> Runner:
     return RUNNERS[key]
 
 
+NOTHING = Want()
+
+
 class ListSink:
     """Keeps what it is given, by tag."""
 
@@ -70,7 +73,7 @@ class ManualEngine:
     def open(self, session_id: str, **options: Any) -> None:
         self.core.table.open(OpenOptions(session_id=session_id, **options), self.now)
 
-    def chunk(self, session_id: str, steps: Any, want: Want = Want(), **fields: Any) -> Chunk:
+    def chunk(self, session_id: str, steps: Any, want: Want = NOTHING, **fields: Any) -> Chunk:
         spec = self.model.signature.inputs[0]
         inputs = {spec.name: np.asarray(steps, spec.dtype)}
         work = Chunk(session_id, inputs, want, fields.pop("sink", self.sink), **fields)

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
 from queue import SimpleQueue
 from threading import Thread
 
@@ -76,8 +75,11 @@ class Engine:
             Unavailable: the server is draining.
         """
         self._check_draining()
-        with self._counting_refusals():
+        try:
             session = self._core.table.open(options, time.monotonic())
+        except ResourceExhausted as error:
+            self._observer.work_refused(error.reason)
+            raise
         self._observer.session_opened()
         log.info(
             "session opened", extra={"session_id": session.session_id, "model": self.name, "version": self.version}
@@ -110,8 +112,11 @@ class Engine:
             ConveyorError: it is refused, and nothing has changed.
         """
         self._check_draining()
-        with self._counting_refusals():
+        try:
             self._core.accept(work, time.monotonic())
+        except ResourceExhausted as error:
+            self._observer.work_refused(error.reason)
+            raise
         if self._core.outcomes:
             self._deliver()
         self._pump_soon()
@@ -164,14 +169,6 @@ class Engine:
         if self._is_draining:
             self._observer.work_refused("draining")
             raise Unavailable("the server is draining")
-
-    @contextlib.contextmanager
-    def _counting_refusals(self) -> Iterator[None]:
-        try:
-            yield
-        except ResourceExhausted as error:
-            self._observer.work_refused(error.reason)
-            raise
 
     def _pump_soon(self) -> None:
         # Once for all that this turn of the loop brings: that is the whole of the batching window.

@@ -17,7 +17,7 @@ class Limits:
 
     num_slots: int = 4096
     max_sessions: int = 100_000
-    max_batch: int = 256
+    max_batch: int = 128
     max_run_steps: int = 64
     max_chunk_steps: int = 4096
     max_waiting_chunks: int = 16_384

@@ -24,7 +24,7 @@ class Validator:
         self._outputs = {spec.name for spec in signature.outputs}
         self._token_input = signature.inputs[0].name if signature.takes_tokens else None
         self._vocabulary_size = signature.logits.shape[-1] if signature.logits else 0
-        self._valid_wants: set[Want] = set()
+        self._last_want: Want | None = None
 
     def chunk(self, chunk: Chunk) -> tuple[list[int] | None, int]:
         """The chunk's tokens, if it is of tokens, and its number of steps.
@@ -33,10 +33,10 @@ class Validator:
             InvalidArgument: an input or a wish that the model does not have, or of the wrong form.
             FailedPrecondition: scoring or top tokens of a model that has no vocabulary.
         """
-        if chunk.want not in self._valid_wants:
+        if chunk.want is not self._last_want:  # callers share their wants, so most chunks are spared the check
             self._check_want(chunk.want)
-            self._valid_wants.add(chunk.want)
-        if self._token_input is not None and chunk.inputs.keys() == {self._token_input}:
+            self._last_want = chunk.want
+        if self._token_input in chunk.inputs and len(chunk.inputs) == 1:
             tokens = self._tokens(chunk)
             return tokens, len(tokens)
         return None, self._arrays(chunk)
