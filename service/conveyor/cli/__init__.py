@@ -66,4 +66,5 @@ def _sentence(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     text = " ".join(str(error).split()) or type(error).__name__
     # These are written for people; of anything else the type tells more than the text.
-    return text if isinstance(error, ClientError | ConveyorError | ValueError | OSError) else f"{type(error).__name__}: {text}"
+    is_for_people = isinstance(error, ClientError | ConveyorError | ValueError | OSError)
+    return text if is_for_people else f"{type(error).__name__}: {text}"

@@ -60,44 +60,47 @@ def run(args: argparse.Namespace) -> int:
 def frame(change: Change, address: str) -> RenderableType:
     """One picture of the server."""
     title = Text.assemble(("Conveyor", "bold"), f"  {address}  q leaves")
-    return Group(title, "", _models(change), "", _latencies(change))
+    return Group(title, "", _sessions(change), "", _throughput(change), "", _latencies(change))
 
 
-def _models(change: Change) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("model")
-    for name in ("sessions", "resident", "spilled", "waiting", "arena", "steps/s", "tokens/s", "runs/s", "batch"):
-        table.add_column(name, justify="right")
+def _sessions(change: Change) -> Table:
+    table = _table("sessions", "open", "resident", "spilled", "waiting", "arena")
+    gauges = ("sessions", "resident_sessions", "spilled_sessions", "waiting_chunks")
     for labels in change.after.models():
-        table.add_row(*_model_row(change, labels))
+        counts = (change.after.total(f"conveyor_{name}", **labels) for name in gauges)
+        arena = format_bytes(change.after.total("conveyor_arena_bytes", **labels))
+        table.add_row(_name(labels), *(f"{count:,.0f}" for count in counts), arena)
     return table
 
 
-def _model_row(change: Change, labels: dict[str, str]) -> list[str]:
-    def gauge(name: str) -> float:
-        return change.after.total(f"conveyor_{name}", **labels)
-
-    batch = change.mean("conveyor_batch_sessions", **labels)
-    counts = (gauge(name) for name in ("sessions", "resident_sessions", "spilled_sessions", "waiting_chunks"))
-    rates = ("conveyor_steps_total", "conveyor_generated_tokens_total", "conveyor_run_seconds_count")
-    return [
-        f"{labels['model']}/{labels['version']}",
-        *(f"{count:,.0f}" for count in counts),
-        format_bytes(gauge("arena_bytes")),
-        *(f"{change.rate(name, **labels):,.0f}" for name in rates),
-        "-" if batch is None else f"{batch:.1f}",
-    ]
+def _throughput(change: Change) -> Table:
+    table = _table("throughput", "steps/s", "tokens/s", "runs/s", "sessions/run")
+    counters = ("conveyor_steps_total", "conveyor_generated_tokens_total", "conveyor_run_seconds_count")
+    for labels in change.after.models():
+        rates = (change.rate(name, **labels) for name in counters)
+        batch = change.mean("conveyor_batch_sessions", **labels)
+        table.add_row(_name(labels), *(f"{rate:,.0f}" for rate in rates), "-" if batch is None else f"{batch:.1f}")
+    return table
 
 
 def _latencies(change: Change) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("latency, ms")
-    for share in SHARES:
-        table.add_column(f"p{share * 100:.0f}", justify="right")
+    table = _table("latency, ms", *(f"p{share * 100:.0f}" for share in SHARES))
     for title, name in LATENCIES.items():
         values = (change.quantile(share, name) for share in SHARES)
         table.add_row(title, *("-" if value is None else f"{value * 1000:.3g}" for value in values))
     return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column(title, min_width=22)
+    for column in columns:
+        table.add_column(column, justify="right", min_width=9)
+    return table
+
+
+def _name(labels: dict[str, str]) -> str:
+    return f"{labels['model']}/{labels['version']}"
 
 
 @contextmanager
