@@ -14,8 +14,8 @@ class Server:
     """`conveyor serve` on free ports, with one thread for ONNX Runtime."""
 
     def __init__(self, models: Path) -> None:
-        ports = ["--host", "127.0.0.1", "--port", "0", "--metrics-port", "0"]
-        command = [str(Path(sys.executable).with_name("conveyor")), "serve", str(models), *ports, "--num-threads", "1"]
+        options = ["--port", "0", "--metrics-port", "0", "--num-threads", "1", "--log-level", "warning"]
+        command = [str(Path(sys.executable).with_name("conveyor")), "serve", str(models), *options]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own command
         self.address = self._read_address()
 
@@ -23,7 +23,8 @@ class Server:
         for line in self._process.stdout or ():
             if found := ADDRESS.search(line):
                 return found.group()
-        raise RuntimeError(f"the server ended with status {self._process.wait()} before it was ready")
+        self._process.communicate()
+        raise RuntimeError(f"the server ended with status {self._process.returncode} before it was ready")
 
     def __enter__(self) -> Self:
         return self
@@ -32,4 +33,4 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.terminate()
-        self._process.wait()
+        self._process.communicate()

@@ -6,14 +6,13 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-import pytest
-
-from bench.model import write_model
 from bench.server import Server
+
 from conveyor.settings import Settings
 from conveyor.v1 import sequence_service_pb2
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 
 
 def table(heading: str) -> dict[str, list[str]]:
@@ -49,3 +48,13 @@ def test_the_export_example_writes_a_model(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", example("export_model")], check=True, cwd=tmp_path)
 
     assert (tmp_path / "models/tagger/1/model.onnx").exists()
+
+
+def test_the_client_example_runs() -> None:
+    """The example generates, scores and steps on a server of the shipped model."""
+    with Server(ROOT / "models") as server:
+        code = example("connect(").replace("localhost:50051", server.address)
+        done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+    assert len(done.stdout) > 300
+    assert re.search(r"^332 \[", done.stdout, re.MULTILINE)

@@ -6,6 +6,7 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+
 from conveyor.rpc.health import LIVENESS
 from conveyor.server import GRACE_SECONDS
 from conveyor.settings import Settings
