@@ -92,6 +92,17 @@ class Run:
         self.trainer.load_state_dict(state["trainer"])
         self.history = History.from_dict(state["history"])
 
+    def start_from(self, folder: Path) -> None:
+        """Begins with the weights of another run's last epoch, for example to go on with other settings.
+
+        Raises:
+            OSError: the folder holds no run.
+            ValueError: its model has other sizes.
+        """
+        state = torch.load(folder / "last.pt", weights_only=True)
+        self.trainer.start_from(state["trainer"])
+        self.provenance["started_from"] = {"training": state["config"], "epochs": len(state["history"]["epochs"])}
+
     def _record(self, losses: list[float], num_characters: int, validation: float, seconds: float) -> None:
         before = self.history.epochs[-1] if self.history.epochs else Epoch(0, 0, 0.0, 0.0)
         self.history.losses += losses

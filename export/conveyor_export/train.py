@@ -51,6 +51,8 @@ def _start(options: argparse.Namespace, folder: Path) -> Run:
     run.provenance |= {"corpus": options.corpus.name}
     if options.resume:
         run.resume()
+    elif options.start_from:
+        run.start_from(options.start_from)
     num_parameters = sum(parameter.numel() for parameter in run.model.parameters())
     num_characters = sum(len(work.text) for work in split.training)
     tqdm.write(f"{num_parameters:,} parameters, {num_characters:,} characters to learn from, {len(symbols)} symbols")
@@ -104,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     add("corpus", type=Path, nargs="?", default=DEFAULT_CORPUS, help="a text file, .xz too")
     add("--out", type=Path, metavar="FOLDER", help="where the run is kept (default: runs/NAME-OF-CORPUS)")
     add("--resume", action="store_true", help="go on with the run in the folder, with the settings it was started with")
+    add("--start-from", type=Path, metavar="FOLDER", help="begin with the weights that another run ended with")
     add("--threads", type=int, default=0, help="0: as many as PyTorch finds best")
     add("--cell", choices=CELLS, default="lstm", help="kind of recurrent layer")
     add("--layers", dest="num_layers", type=int, default=2, metavar="N", help="number of recurrent layers")
@@ -122,6 +125,15 @@ def _add_training_options(add: Any) -> None:
     add("--batch", dest="batch_size", type=int, default=default.batch_size, metavar="N", help="parallel streams")
     add("--window", dest="window_length", type=int, default=default.window_length, metavar="N", help="steps per update")
     add("--rate", dest="learning_rate", type=float, default=default.learning_rate, metavar="R", help="highest rate")
+    add(
+        "--warmup",
+        dest="warmup_updates",
+        type=int,
+        default=default.warmup_updates,
+        metavar="N",
+        help="updates until then",
+    )
+    add("--weight-decay", type=float, default=default.weight_decay, metavar="D", help="pull of weights towards zero")
     add("--seed", type=int, default=default.seed, help="of weights, shuffles and dropout")
 
 

@@ -129,6 +129,19 @@ class Trainer:
         self.rng.setstate((version, tuple(numbers), gauss))
         torch.set_rng_state(state["torch_random"])
 
+    def start_from(self, state: dict[str, Any]) -> None:
+        """Takes over the weights and the optimiser's moments of another trainer's `state_dict`, not its schedule.
+
+        Raises:
+            ValueError: its model has other sizes.
+        """
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise ValueError("start-from: a model of other sizes") from error
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+
     def _rate_factor(self, update: int) -> float:
         """Linear warm-up, then half a cosine down to one hundredth."""
         if update < self.config.warmup_updates:

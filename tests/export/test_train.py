@@ -13,24 +13,8 @@ from conveyor_export.language_model import load_checkpoint
 from conveyor_export.learning_curve import main as draw
 from conveyor_export.run import Run
 
-SMALL = [
-    "--layers",
-    "1",
-    "--hidden",
-    "16",
-    "--embedding",
-    "8",
-    "--batch",
-    "8",
-    "--window",
-    "16",
-    "--rate",
-    "0.02",
-    "--seed",
-    "3",
-    "--dropout",
-    "0.1",
-]
+SMALL = ["--layers", "1", "--hidden", "16", "--embedding", "8", "--dropout", "0.1"]
+SMALL += ["--batch", "8", "--window", "16", "--rate", "0.02", "--seed", "3"]
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +78,22 @@ def test_resume_goes_on_exactly(corpus: Path, tmp_path: Path, monkeypatch: pytes
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
     histories = [History.load(tmp_path / name / "history.json") for name in ("whole", "cut")]
     assert histories[0].losses == histories[1].losses
+
+
+def test_starts_from_another_run(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run may begin with another's weights, with settings and a history of its own; other sizes are refused."""
+    arguments = [str(corpus), "--epochs", "1", *SMALL, "--out"]
+    assert train.main([*arguments, str(tmp_path / "a")]) == 0
+    arguments = [str(corpus), "--start-from", str(tmp_path / "a"), "--epochs", "2", *SMALL, "--weight-decay", "0.1"]
+    assert train.main([*arguments, "--out", str(tmp_path / "b")]) == 0
+
+    first, second = (History.load(tmp_path / name / "history.json") for name in ("a", "b"))
+    assert second.losses[0] < first.losses[0] - 1
+    assert len(second.epochs) == 2
+    assert load_checkpoint(tmp_path / "b" / "best.pt")[2]["started_from"]["epochs"] == 1
+    capsys.readouterr()
+    assert train.main([*arguments, "--hidden", "32", "--out", str(tmp_path / "c")]) == 1
+    assert "start-from: a model of other sizes" in capsys.readouterr().err
 
 
 def test_stops_early(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
