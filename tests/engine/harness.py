@@ -18,14 +18,16 @@ from conveyor.graph.model_file import ModelFile, model_from_proto
 Outcome = Answer | Token | ConveyorError
 
 
-RUNNERS: dict[tuple[str, int], Runner] = {}
+RUNNERS: dict[tuple[str, int, int, bool], Runner] = {}
 
 
-def runner_of(fingerprint: str, num_rows: int, model: ModelFile) -> Runner:
+def runner_of(model: ModelFile, limits: Limits, *, is_fixed: bool) -> Runner:
     """One runner for all engines of a model and size: quick, and its arenas are full of what others left behind."""
-    key = fingerprint, num_rows
+    num_rows = 1 + limits.num_slots + limits.max_batch
+    key = model.fingerprint, num_rows, limits.max_batch, is_fixed
     if key not in RUNNERS:
-        RUNNERS[key] = Runner(model, num_rows, Device(provider="cpu", num_threads=1))
+        device = Device(provider="cpu", num_threads=1)
+        RUNNERS[key] = Runner(model, num_rows, device, max_batch=limits.max_batch, is_fixed=is_fixed)
     return RUNNERS[key]
 
 
@@ -53,10 +55,10 @@ class ListSink:
 class ManualEngine:
     """What `Engine` does without its thread and loop."""
 
-    def __init__(self, proto: onnx.ModelProto, **limits: Any) -> None:
+    def __init__(self, proto: onnx.ModelProto, *, is_fixed: bool = False, **limits: Any) -> None:
         self.model: ModelFile = model_from_proto(proto)
         self.limits = Limits(**{"num_slots": 4, "max_batch": 4, **limits})
-        self.runner = runner_of(self.model.fingerprint, 1 + self.limits.num_slots + self.limits.max_batch, self.model)
+        self.runner = runner_of(self.model, self.limits, is_fixed=is_fixed)
         graph = self.runner.graph
         self.core = Core(
             self.model.signature,

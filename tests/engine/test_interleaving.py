@@ -176,13 +176,17 @@ def check_outcome(work: Chunk | Generation, outcome: Answer | Token, logits: np.
                 assert position == start, "only a chunk's first token can have no prediction"
 
 
-@pytest.mark.parametrize("num_layers", [1, 3])
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn_tanh"])
+@pytest.mark.parametrize(
+    ("cell", "num_layers", "is_fixed"),
+    [(cell, num_layers, False) for cell in ("lstm", "gru", "rnn_tanh") for num_layers in (1, 3)] + [("lstm", 1, True)],
+)
 @settings(max_examples=40, deadline=None)
 @given(program=st.lists(actions, max_size=40))
-def test_any_interleaving_equals_each_session_alone(cell: str, num_layers: int, program: list[Any]) -> None:
+def test_any_interleaving_equals_each_session_alone(
+    cell: str, num_layers: int, is_fixed: bool, program: list[Any]
+) -> None:
     """Chunks, generations, failures, cancellations and evictions of others never show in a session's answers."""
-    play = Program(cell, num_layers, num_slots=2, max_batch=3, max_run_steps=4)
+    play = Program(cell, num_layers, is_fixed=is_fixed, num_slots=2, max_batch=3, max_run_steps=4)
     for action in program:
         play.play(action)
     play.finish()

@@ -39,7 +39,7 @@ class Engine:
         self.name, self.version, self.fingerprint = name, version, model.fingerprint
         self.signature, self.vocabulary = model.signature, model.vocabulary
         self.state_bytes = model.signature.state_bytes
-        self.runner = Runner(model, 1 + limits.num_slots + limits.max_batch, device)
+        self.runner = Runner(model, 1 + limits.num_slots + limits.max_batch, device, max_batch=limits.max_batch)
         graph = self.runner.graph
         self._core = Core(
             model.signature,
