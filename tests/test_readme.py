@@ -57,4 +57,4 @@ def test_the_client_example_runs() -> None:
         done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
 
     assert len(done.stdout) > 300
-    assert re.search(r"^332 \[", done.stdout, re.MULTILINE)
+    assert re.search(r"^at 332 \[", done.stdout, re.MULTILINE)
