@@ -22,7 +22,7 @@ def test_sizes_are_powers_of_two_up_to_the_largest_batch(max_batch: int, sizes: 
 
 def test_a_batch_takes_the_smallest_size_that_holds_it() -> None:
     """A batch that fits exactly is not padded."""
-    assert [1, 2, 4, 4, 6, 6] == [bucket_of(count, (1, 2, 4, 6)) for count in range(1, 7)]
+    assert [bucket_of(count, (1, 2, 4, 6)) for count in range(1, 7)] == [1, 2, 4, 4, 6, 6]
 
 
 def test_padding_reads_slot_0_and_writes_slots_of_its_own() -> None:
@@ -37,7 +37,7 @@ def test_padding_reads_slot_0_and_writes_slots_of_its_own() -> None:
 
     arrays = padded_arrays(feeds, SIGNATURE, 8, first_scratch=20)
 
-    assert [7, 8, 9, 0, 0, 0, 0, 0] == arrays["tokens"][0].tolist()
-    assert [5, 6, 7, 0, 0, 0, 0, 0] == arrays["conveyor.read_slots"].tolist()
-    assert [1, 2, 3, 20, 21, 22, 23, 24] == arrays["conveyor.write_slots"][:, 0].tolist()
-    assert [1] * 8 == arrays["conveyor.lengths"].tolist()
+    assert arrays["tokens"][0].tolist() == [7, 8, 9, 0, 0, 0, 0, 0]
+    assert arrays["conveyor.read_slots"].tolist() == [5, 6, 7, 0, 0, 0, 0, 0]
+    assert arrays["conveyor.write_slots"][:, 0].tolist() == [1, 2, 3, 20, 21, 22, 23, 24]
+    assert arrays["conveyor.lengths"].tolist() == [1] * 8
