@@ -15,8 +15,9 @@ from conveyor.graph.builder import GraphBuilder
 # CUDA's CumSum adds up from the start for every element, so long rows are summed in blocks of this length.
 SUM_BLOCK = 128
 
-# What (logit - best logit) is divided by where the temperature is 0: the best become e**0, all others e**-infinity.
-GREEDY_TEMPERATURE = 1e-38
+# What (logit - best logit) is divided by where the temperature is 0: the best become e**0, all others e**-infinity. Not
+# smaller, since float32 below 1.2e-38 is slow everywhere and 0 on some devices.
+GREEDY_TEMPERATURE = 1e-37
 
 
 def add_pick(graph: GraphBuilder, values: str, indices: str, output: str | None = None) -> str:
