@@ -187,7 +187,7 @@ def _stacked(batch: Batch, spec: TensorSpec) -> Array:
 
 def _sample_feeds(rows: list[int], jobs: list[GenerationJob]) -> SampleFeeds:
     samplings = [job.generation.sampling for job in jobs]
-    width = max((len(job.seen) for job in jobs if job.generation.sampling.repetition_penalty != 1), default=1)
+    width = max((len(job.seen) for job in jobs if job.generation.sampling.repetition_penalty != 1), default=0) or 1
     recent = np.full((len(jobs), width), -1, np.int64)
     for row, (job, sampling) in enumerate(zip(jobs, samplings, strict=True)):
         if sampling.repetition_penalty != 1:

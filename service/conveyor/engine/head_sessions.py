@@ -15,8 +15,8 @@ from conveyor.graph.heads import sample_head, score_head, top_head
 class Heads:
     """Small graphs that look at chosen rows of the logits where these are, so that only their findings move."""
 
-    def __init__(self, device: Device, where: tuple[str, int]) -> None:
-        models = {"top": top_head(), "score": score_head(), "sample": sample_head()}
+    def __init__(self, dtype: str, device: Device, where: Where) -> None:
+        models = {"top": top_head(dtype), "score": score_head(dtype), "sample": sample_head(dtype)}
         self._sessions = {name: make_session(m.SerializeToString(), device, 1) for name, m in models.items()}
         self._bindings = {name: session.io_binding() for name, session in self._sessions.items()}
         self._where = where
