@@ -15,11 +15,11 @@ from conveyor.graph.heads import sample_head, score_head, top_head
 class Heads:
     """Small graphs that look at chosen rows of the logits where these are, so that only their findings move."""
 
-    def __init__(self, dtype: str, device: Device, where: Where) -> None:
+    def __init__(self, dtype: str, device: Device) -> None:
         models = {"top": top_head(dtype), "score": score_head(dtype), "sample": sample_head(dtype)}
         self._sessions = {name: make_session(m.SerializeToString(), device, 1) for name, m in models.items()}
         self._bindings = {name: session.io_binding() for name, session in self._sessions.items()}
-        self._where = where
+        self._outputs = {name: [o.name for o in session.get_outputs()] for name, session in self._sessions.items()}
 
     def run(self, feeds: Feeds, logits: onnxruntime.OrtValue | None, results: Results) -> None:
         if feeds.top:
@@ -40,7 +40,7 @@ class Heads:
         for name, array in feeds.items():
             binding.bind_cpu_input(name, array)
         binding.clear_binding_outputs()
-        for output in session.get_outputs():
-            binding.bind_output(output.name, "cpu")
+        for name in self._outputs[head]:
+            binding.bind_output(name, "cpu")
         session.run_with_iobinding(binding)
         return [value.numpy() for value in binding.get_outputs()]

@@ -38,7 +38,7 @@ class Runner:
         self._specs = {spec.name: spec for spec in model.signature.outputs}
         self._logits = model.signature.logits
         where = ("cuda", device.device_id) if self.is_cuda else ("cpu", 0)
-        self._heads = Heads(self._logits.dtype, device, where) if self._logits else None
+        self._heads = Heads(self._logits.dtype, device) if self._logits else None
         self._is_fixed = self.is_cuda if is_fixed is None else is_fixed
         self._arenas = self._make_arenas(num_rows + (max_batch if self._is_fixed else 0), device)
         self._free = FreeBinding(self._session, self.graph, self._arenas, where)
