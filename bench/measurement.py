@@ -23,22 +23,23 @@ class Measurement:
 
 
 class Watch:
-    """Counts steps from the first `warm_up` seconds on, for `seconds`."""
+    """Counts the steps of `seconds` after a short warm-up; of more, if not one has ended by then."""
 
     def __init__(self, seconds: float) -> None:
         self._start = perf_counter() + min(0.3, seconds / 4)
-        self._end = self._start + seconds
+        self._end = self._last = self._start + seconds
         self._num_steps = 0
         self._times: list[float] = []
 
     def lap(self, begun: float, num_steps: int = 1) -> bool:
         """Notes what began at `begun` and has ended now; False once the time is up."""
         now = perf_counter()
-        if self._start <= now <= self._end:
+        if now >= self._start and (now <= self._end or not self._times):
+            self._last = max(self._end, now)
             self._num_steps += num_steps
             self._times.append(now - begun)
-        return now < self._end
+        return now < self._end or not self._times
 
     def measurement(self) -> Measurement:
         """What was noted."""
-        return Measurement.of(self._end - self._start, self._num_steps, self._times)
+        return Measurement.of(self._last - self._start, self._num_steps, self._times)
