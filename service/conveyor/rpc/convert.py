@@ -1,0 +1,249 @@
+"""Messages to the engine's work, and its answers to messages. Checks the form of a message, never its sense."""
+
+from functools import lru_cache
+from math import inf
+from typing import Any
+
+import numpy as np
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from conveyor.engine.engine import Engine
+from conveyor.engine.work import (
+    Answer,
+    Array,
+    Chunk,
+    EndReason,
+    FinishReason,
+    Generation,
+    OpenOptions,
+    Sampling,
+    SessionView,
+    Sink,
+    Token,
+    Want,
+)
+from conveyor.errors import InvalidArgument
+from conveyor.rpc.tensors import DATA_TYPES, read_tensor, write_tensor
+from conveyor.signature import TensorSpec
+from conveyor.v1 import generate_pb2, model_pb2, session_pb2, step_pb2
+
+NOTHING = Want()
+SCORING = Want(scoring=True)
+
+END_REASONS = {reason: session_pb2.EndReason.Value(f"END_REASON_{reason.name}") for reason in EndReason}
+FINISH_REASONS: dict[FinishReason, Any] = {
+    reason: generate_pb2.FinishReason.Value(f"FINISH_REASON_{reason.name}") for reason in FinishReason
+}
+
+# A chunk of one small token id needs no array of its own: these are shared and read-only.
+_SINGLES = list(np.arange(1024, dtype=np.int64).reshape(-1, 1))
+for _single in _SINGLES:
+    _single.flags.writeable = False
+
+
+def chunk_work(message: step_pb2.Chunk, engine: Engine, sink: Sink, tag: Any, deadline: float = inf) -> Chunk:
+    """The work that a chunk asks for.
+
+    Raises:
+        InvalidArgument: both or neither of `tokens` and `inputs`, tokens for a model of tensors, a malformed tensor.
+    """
+    tokens = message.tokens
+    if tokens:
+        inputs = {_token_input(engine): token_array(tokens)}
+        if message.inputs:
+            raise InvalidArgument("inputs", "exclusive with tokens")
+    else:
+        inputs = _tensor_inputs(message)
+    position = message.position if message.HasField("position") else None
+    return Chunk(message.session_id, inputs, want_of(message), sink, tag, position, deadline)
+
+
+def _token_input(engine: Engine) -> str:
+    signature = engine.signature
+    if not signature.takes_tokens:
+        names = ", ".join(spec.name for spec in signature.inputs)
+        raise InvalidArgument("tokens", f"model {engine.name} takes no tokens; give inputs: {names}")
+    return signature.inputs[0].name
+
+
+def token_array(tokens: Any) -> Array:
+    """Token ids as int64 `[n]`. The array may be shared: never write to it."""
+    length = len(tokens)
+    if length == 1:
+        token = tokens[0]
+        return _SINGLES[token] if 0 <= token < len(_SINGLES) else np.array((token,), np.int64)
+    # Repeated fields convert to arrays in bulk, but at a fixed cost that a short list does not pay.
+    return np.array(tokens if length > 32 else list(tokens), np.int64)
+
+
+def _tensor_inputs(message: step_pb2.Chunk) -> dict[str, Array]:
+    if not message.inputs:
+        raise InvalidArgument("tokens", "a chunk needs at least one step, as tokens or as inputs")
+    inputs = {}
+    for name, tensor in message.inputs.items():
+        inputs[name] = read_tensor(tensor, f"inputs[{name}]")
+        _require(bool(tensor.shape), f"inputs[{name}].shape", "a scalar; expected the axis of steps first")
+    return inputs
+
+
+def want_of(message: step_pb2.Chunk) -> Want:
+    """What the chunk is to be answered with."""
+    kind = message.WhichOneof("want")
+    if kind is None:
+        return NOTHING
+    return SCORING if kind == "scoring" else _outputs_want(message.outputs.SerializeToString())
+
+
+@lru_cache(1024)
+def _outputs_want(serialized: bytes) -> Want:
+    # Keyed by its bytes: serialising is cheaper than reading three fields, and clients ask for the same few.
+    outputs = step_pb2.Outputs.FromString(serialized)
+    return Want(names=tuple(outputs.names), top_k=outputs.top_k, last_only=outputs.last_only)
+
+
+def fill_result(result: step_pb2.StepResult, answer: Answer, top_k: int) -> None:
+    """Writes the answer's outputs; the caller has written the identifiers."""
+    result.position = answer.position
+    if answer.log_probabilities:
+        result.log_probabilities.extend(answer.log_probabilities)
+    if answer.top_tokens:
+        top = result.top_tokens
+        top.k = top_k
+        top.tokens.extend(answer.top_tokens)
+        top.log_probabilities.extend(answer.top_log_probabilities)
+    if answer.outputs:
+        for name, array in answer.outputs.items():
+            write_tensor(result.outputs[name], array)
+
+
+def answer_bytes(answer: Answer) -> int:
+    """About how many bytes the answer's outputs take on the wire."""
+    lists = len(answer.top_tokens) + len(answer.log_probabilities)
+    return 12 * lists + sum(array.nbytes for array in answer.outputs.values())
+
+
+def generation_work(request: generate_pb2.GenerateRequest, sink: Sink, deadline: float) -> Generation:
+    """The work that a generation asks for.
+
+    Raises:
+        InvalidArgument: an empty stop sequence.
+    """
+    return Generation(
+        session_id=request.session_id,
+        tokens=list(request.tokens),
+        max_tokens=request.max_tokens,
+        sink=sink,
+        sampling=_sampling(request.sampling),
+        stop_sequences=_stop_sequences(request),
+        seed=request.seed if request.HasField("seed") else None,
+        top_k=request.top_k_log_probabilities,
+        position=request.position if request.HasField("position") else None,
+        deadline=deadline,
+    )
+
+
+def _stop_sequences(request: generate_pb2.GenerateRequest) -> tuple[tuple[int, ...], ...]:
+    sequences = tuple(tuple(sequence.tokens) for sequence in request.stop_sequences)
+    for index, sequence in enumerate(sequences):
+        _require(bool(sequence), f"stop_sequences[{index}].tokens", "must not be empty")
+    return sequences
+
+
+def _sampling(message: generate_pb2.Sampling) -> Sampling:
+    temperature = message.temperature if message.HasField("temperature") else 1.0
+    top_p = message.top_p if message.HasField("top_p") else 1.0
+    penalty = message.repetition_penalty if message.HasField("repetition_penalty") else 1.0
+    return Sampling(temperature, message.top_k, top_p, penalty, message.repetition_window or 64)
+
+
+def generate_response(tokens: list[Token], top_k: int) -> generate_pb2.GenerateResponse:
+    """One message of the tokens that came together."""
+    last = tokens[-1]
+    response = generate_pb2.GenerateResponse(
+        tokens=[token.token for token in tokens],
+        log_probabilities=[token.log_probability for token in tokens],
+        position=last.position,
+    )
+    if last.finish_reason is not None:
+        response.finish_reason = FINISH_REASONS[last.finish_reason]
+    if top_k:
+        for token in tokens:
+            response.alternatives.add(tokens=token.top_tokens, log_probabilities=token.top_log_probabilities)
+    return response
+
+
+def open_options(request: session_pb2.OpenSessionRequest) -> OpenOptions:
+    """How the request wants its session.
+
+    Raises:
+        InvalidArgument: a malformed id, a time that is not above 0, a malformed context.
+    """
+    session_id = request.session_id
+    if len(session_id) > 128 or not all("!" <= character <= "~" for character in session_id):
+        raise InvalidArgument("session_id", f"must be 1 to 128 visible ASCII characters, got {session_id[:130]!r}")
+    return OpenOptions(
+        session_id=session_id or None,
+        seed=request.seed if request.HasField("seed") else None,
+        idle_timeout=_seconds(request, "idle_timeout"),
+        max_lifetime=_seconds(request, "max_lifetime"),
+        contexts={name: read_tensor(tensor, f"contexts[{name}]") for name, tensor in request.contexts.items()},
+    )
+
+
+def _seconds(request: session_pb2.OpenSessionRequest, field: str) -> float | None:
+    if not request.HasField(field):
+        return None
+    duration: Duration = getattr(request, field)
+    seconds = duration.seconds + duration.nanos / 1e9
+    _require(seconds > 0, field, f"must be above 0 s, got {seconds} s")
+    return seconds
+
+
+def _require(holds: bool, field: str, problem: str) -> None:
+    if not holds:
+        raise InvalidArgument(field, problem)
+
+
+def session_message(view: SessionView) -> session_pb2.Session:
+    """The session as clients see it."""
+    return session_pb2.Session(
+        session_id=view.session_id,
+        model_name=view.model_name,
+        model_version=view.model_version,
+        position=view.position,
+        seed=view.seed,
+        create_time=_timestamp(view.create_time),
+        expire_time=_timestamp(view.expire_time),
+        residence=session_pb2.RESIDENCE_RESIDENT if view.is_resident else session_pb2.RESIDENCE_SPILLED,
+        state_bytes=view.state_bytes,
+    )
+
+
+def _timestamp(seconds: float) -> Timestamp:
+    whole = int(seconds)
+    return Timestamp(seconds=whole, nanos=int((seconds - whole) * 1e9))
+
+
+def model_message(engine: Engine, with_vocabulary: bool) -> model_pb2.Model:
+    """The model as clients see it."""
+    signature = engine.signature
+    vocabulary = engine.vocabulary.symbols if with_vocabulary and engine.vocabulary else ()
+    return model_pb2.Model(
+        name=engine.name,
+        version=engine.version,
+        fingerprint=engine.fingerprint,
+        signature=model_pb2.Signature(
+            inputs=map(_spec, signature.inputs),
+            states=map(_spec, signature.states),
+            outputs=map(_spec, signature.outputs),
+            contexts=map(_spec, signature.contexts),
+            logits=signature.logits.name if signature.logits else "",
+        ),
+        vocabulary=vocabulary,
+        state_bytes=engine.state_bytes,
+    )
+
+
+def _spec(spec: TensorSpec) -> model_pb2.TensorSpec:
+    return model_pb2.TensorSpec(name=spec.name, data_type=DATA_TYPES[spec.dtype], shape=spec.shape)

@@ -1,0 +1,30 @@
+"""`grpc.health.v1`: the server, its service and each model, and a liveness that draining leaves alone."""
+
+from collections.abc import Iterable
+
+from grpc_health.v1.health import aio
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+
+# A draining server must not be restarted for it: liveness probes ask for this name, readiness probes for "".
+LIVENESS = "conveyor.liveness"
+
+
+class Health(aio.HealthServicer):  # type: ignore[misc]
+    """Answers NOT_SERVING until `serve`, and again from `drain` on."""
+
+    async def begin(self, names: Iterable[str]) -> None:
+        """Names what will be served."""
+        self._names = ("", *names)
+        for name in self._names:
+            await self.set(name, HealthCheckResponse.NOT_SERVING)
+        await self.set(LIVENESS, HealthCheckResponse.SERVING)
+
+    async def serve(self) -> None:
+        """All is loaded and warm."""
+        for name in self._names:
+            await self.set(name, HealthCheckResponse.SERVING)
+
+    async def drain(self) -> None:
+        """New work is to go elsewhere."""
+        for name in self._names:
+            await self.set(name, HealthCheckResponse.NOT_SERVING)

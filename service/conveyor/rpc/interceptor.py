@@ -1,0 +1,92 @@
+"""Around every call of our own service: its metrics, and a status for whatever it raises."""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from conveyor.errors import InvalidArgument
+from conveyor.rpc.status import Context, code_of, end_call
+from conveyor.telemetry.metrics import Metrics
+
+Behaviour = Callable[[Any, Context], Awaitable[Any]]
+
+
+if TYPE_CHECKING:
+    Handler = grpc.RpcMethodHandler[Any, Any]  # generic in its stubs alone
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps each method of `service` once. Health and reflection pass as they are."""
+
+    def __init__(self, metrics: Metrics, service: str) -> None:
+        self._metrics = metrics
+        self._prefix = f"/{service}/"
+        self._wrapped: dict[str, Handler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]",
+        details: grpc.HandlerCallDetails,
+    ) -> "Handler | None":
+        """The wrapped handler of the method."""
+        path = details.method
+        if (wrapped := self._wrapped.get(path)) is not None:
+            return wrapped
+        handler = await continuation(details)
+        if handler is None or not path.startswith(self._prefix):
+            return handler
+        self._wrapped[path] = self._wrap(handler, path.removeprefix(self._prefix))
+        return self._wrapped[path]
+
+    def _wrap(self, handler: Any, method: str) -> "Handler":
+        if handler.request_streaming:
+            # The stream reads, and so parses, its requests itself.
+            behaviour = self._observed(handler.stream_stream, method)
+            return grpc.stream_stream_rpc_method_handler(
+                behaviour, handler.request_deserializer, handler.response_serializer
+            )
+        # A request that does not parse would never reach our code, and gRPC's own answer tells the exception.
+        inner, make = handler.unary_unary, grpc.unary_unary_rpc_method_handler
+        if handler.response_streaming:
+            inner, make = handler.unary_stream, grpc.unary_stream_rpc_method_handler
+        behaviour = self._observed(_parsing(inner, handler.request_deserializer), method)
+        return make(behaviour, None, handler.response_serializer)
+
+    def _observed(self, inner: Behaviour, method: str) -> Behaviour:
+        metrics = self._metrics
+        seconds = None if method in ("Stream", "Generate") else metrics.request_seconds[method]
+
+        async def observed(request: Any, context: Context) -> Any:
+            begun = time.perf_counter()
+            code = grpc.StatusCode.CANCELLED  # unless it ends by itself
+            metrics.calls[method] += 1
+            try:
+                response = await inner(request, context)
+                code = grpc.StatusCode.OK
+            except Exception as error:
+                code = code_of(error)
+                end_call(context, error)
+                return None
+            else:
+                return response
+            finally:
+                metrics.calls[method] -= 1
+                metrics.requests[method, code.name] += 1
+                if seconds is not None:
+                    seconds.observe(time.perf_counter() - begun)
+
+        return observed
+
+
+def _parsing(inner: Behaviour, parse: Callable[[bytes], Any]) -> Behaviour:
+    async def parsing(raw: bytes, context: Context) -> Any:
+        try:
+            request = parse(raw)
+        except DecodeError:
+            raise InvalidArgument("request", "the message cannot be parsed") from None
+        return await inner(request, context)
+
+    return parsing

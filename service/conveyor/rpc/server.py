@@ -1,0 +1,74 @@
+"""The gRPC server: our service, health and reflection on one port."""
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from conveyor.engine.engines import Engines
+from conveyor.rpc.health import Health
+from conveyor.rpc.interceptor import CallInterceptor
+from conveyor.rpc.service import SequenceServicer
+from conveyor.telemetry.metrics import Metrics
+from conveyor.v1 import sequence_service_pb2, sequence_service_pb2_grpc
+
+SERVICE = sequence_service_pb2.DESCRIPTOR.services_by_name["SequenceService"].full_name
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+
+class RpcServer:
+    """Listens from `__init__` on, so that a port in use is known before models are loaded; answers from `start` on.
+
+    Raises:
+        OSError: the port cannot be listened on.
+    """
+
+    def __init__(self, address: str, metrics: Metrics, max_message_bytes: int) -> None:
+        self._metrics = metrics
+        self._server = grpc.aio.server(
+            interceptors=[CallInterceptor(metrics, SERVICE)], options=_options(max_message_bytes)
+        )
+        try:
+            self.port: int = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(
+                f"cannot listen on {address}: the port is in use or the address is not this machine's"
+            ) from error
+
+    async def start(self, engines: Engines, max_stream_steps: int) -> None:
+        """Answers calls; all engines are warm."""
+        self._servicer = SequenceServicer(engines, self._metrics, max_stream_steps)
+        self._health = Health()
+        await self._health.begin([SERVICE, *{engine.name for engine in engines.all()}])
+        sequence_service_pb2_grpc.add_SequenceServiceServicer_to_server(self._servicer, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), self._server)
+        await self._server.start()
+        await self._health.serve()
+
+    async def drain(self) -> None:
+        """Tells probes that new work is to go elsewhere."""
+        await self._health.drain()
+
+    async def stop(self, grace: float) -> None:
+        """Ends the open streams, gives calls `grace` seconds to send what they have, and closes the port."""
+        self._servicer.end_streams()
+        await self._server.stop(grace)
+
+    async def close(self) -> None:
+        """Gives up the port of a server that was never started."""
+        await self._server.stop(None)
+
+
+def _options(max_message_bytes: int) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", -1),  # how long an answer is, the request has settled
+        ("grpc.so_reuseport", 0),  # or a second server would share the port and take half of the calls
+        # Clients ping to keep idle streams through proxies: allow that as often as they may want it.
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.max_ping_strikes", 0),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # And notice clients that are gone without a word, whose streams would hold their chunks.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+    ]

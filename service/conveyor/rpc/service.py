@@ -1,0 +1,116 @@
+"""`conveyor.v1.SequenceService`: convert, call the engine, convert."""
+
+# ruff: noqa: N802 - the calls have the names that the protos give them
+
+import heapq
+from collections.abc import Iterable
+from itertools import islice
+
+from conveyor.engine.engines import Engines
+from conveyor.engine.work import SessionView
+from conveyor.errors import InvalidArgument, Unavailable
+from conveyor.rpc import convert, generation, step
+from conveyor.rpc.status import Context
+from conveyor.rpc.stream import Stream
+from conveyor.telemetry.metrics import Metrics
+from conveyor.v1 import generate_pb2, model_pb2, sequence_service_pb2_grpc, session_pb2, step_pb2
+
+DEFAULT_PAGE = 100
+MAX_PAGE = 1000
+
+
+class SequenceServicer(sequence_service_pb2_grpc.SequenceServiceServicer):
+    """Raises domain errors; the interceptor makes statuses of them."""
+
+    def __init__(self, engines: Engines, metrics: Metrics, max_stream_steps: int) -> None:
+        self._engines = engines
+        self._metrics = metrics
+        self._max_stream_steps = max_stream_steps
+        self._streams: set[Stream] = set()
+
+    def end_streams(self) -> None:
+        """Ends every open stream with UNAVAILABLE, after what waits to be sent on it."""
+        for stream in self._streams:
+            stream.fail(Unavailable("the server is draining: go on elsewhere, or later"))
+
+    async def ListModels(self, request: model_pb2.ListModelsRequest, context: Context) -> model_pb2.ListModelsResponse:
+        models = [convert.model_message(engine, with_vocabulary=False) for engine in self._engines.all()]
+        return model_pb2.ListModelsResponse(models=models)
+
+    async def GetModel(self, request: model_pb2.GetModelRequest, context: Context) -> model_pb2.GetModelResponse:
+        engine = self._engines.of_model(request.name, request.version)
+        return model_pb2.GetModelResponse(model=convert.model_message(engine, with_vocabulary=True))
+
+    async def OpenSession(
+        self, request: session_pb2.OpenSessionRequest, context: Context
+    ) -> session_pb2.OpenSessionResponse:
+        view = self._engines.open(request.model_name, request.model_version, convert.open_options(request))
+        return session_pb2.OpenSessionResponse(session=convert.session_message(view))
+
+    async def GetSession(
+        self, request: session_pb2.GetSessionRequest, context: Context
+    ) -> session_pb2.GetSessionResponse:
+        view = self._engines.of_session(request.session_id).get(request.session_id)
+        return session_pb2.GetSessionResponse(session=convert.session_message(view))
+
+    async def ListSessions(
+        self, request: session_pb2.ListSessionsRequest, context: Context
+    ) -> session_pb2.ListSessionsResponse:
+        if request.page_size < 0:
+            raise InvalidArgument("page_size", f"must be at least 0, got {request.page_size}")
+        views = self._list(request.model_name)
+        size = min(request.page_size or DEFAULT_PAGE, MAX_PAGE)
+        after = _cursor(request.page_token)
+        # One more than the page tells whether there is another.
+        page = list(islice((view for view in views if after is None or _place(view) > after), size + 1))
+        return session_pb2.ListSessionsResponse(
+            sessions=map(convert.session_message, page[:size]),
+            next_page_token=_token(page[size - 1]) if len(page) > size else "",
+            total_size=len(views),
+        )
+
+    def _list(self, model_name: str) -> list[SessionView]:
+        engines = [engine for engine in self._engines.all() if model_name in ("", engine.name)]
+        if not engines:
+            self._engines.of_model(model_name)  # says which there are
+        return list(heapq.merge(*(sorted(engine.list(), key=_place) for engine in engines), key=_place))
+
+    async def CloseSession(
+        self, request: session_pb2.CloseSessionRequest, context: Context
+    ) -> session_pb2.CloseSessionResponse:
+        view = self._engines.of_session(request.session_id).close(request.session_id)
+        return session_pb2.CloseSessionResponse(position=view.position)
+
+    async def Step(self, request: step_pb2.StepRequest, context: Context) -> step_pb2.StepResponse:
+        return await step.run(request.chunk, self._engines.of_session(request.chunk.session_id), context)
+
+    async def Stream(self, requests: Iterable[step_pb2.StreamRequest], context: Context) -> None:
+        stream = Stream(self._engines, context, self._max_stream_steps)
+        self._streams.add(stream)
+        try:
+            await stream.run()
+        finally:
+            self._streams.discard(stream)
+
+    async def Generate(self, request: generate_pb2.GenerateRequest, context: Context) -> None:
+        engine = self._engines.of_session(request.session_id)
+        await generation.run(request, engine, context, self._metrics.of_model(engine.name, engine.version))
+
+
+def _place(view: SessionView) -> tuple[float, str]:
+    return view.create_time, view.session_id
+
+
+def _token(view: SessionView) -> str:
+    return f"{view.create_time!r} {view.session_id}"
+
+
+def _cursor(token: str) -> tuple[float, str] | None:
+    """The place of the last session of the page before: it holds even if that session has been closed since."""
+    if not token:
+        return None
+    time, _, session_id = token.partition(" ")
+    try:
+        return float(time), session_id
+    except ValueError:
+        raise InvalidArgument("page_token", "is not one that this server gave") from None

@@ -1,0 +1,159 @@
+"""One client's stream: many sessions' chunks in, whatever became ready together out."""
+
+import asyncio
+from collections import deque
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from grpc.aio import EOF
+
+from conveyor.engine.engines import Engines
+from conveyor.engine.work import Answer, EndReason, Token
+from conveyor.errors import InvalidArgument
+from conveyor.rpc.convert import END_REASONS, answer_bytes, chunk_work, fill_result
+from conveyor.rpc.status import Context, fill_error
+from conveyor.v1 import step_pb2
+
+# Results are sent on in messages of about this size at most, below the 4 MiB that clients take by default.
+MAX_RESPONSE_BYTES = 1 << 20
+
+
+class Stream:
+    """Reads chunks until `max_steps` steps have not been answered; that bounds what a slow reader makes us hold.
+
+    One task reads and submits, another writes. The engine puts outcomes into the outbox between the two, so a message
+    carries all that became ready while the one before it was being sent.
+    """
+
+    def __init__(self, engines: Engines, context: Context, max_steps: int) -> None:
+        self._engines = engines
+        self._context = context
+        self._max_steps = max_steps
+        self._num_steps = 0  # read, and their answers not yet sent
+        self._outbox = step_pb2.StreamResponse()
+        self._outbox_bytes = 0
+        self._outbox_steps = 0
+        self._is_empty = True  # the outbox
+        self._full: deque[tuple[step_pb2.StreamResponse, int]] = deque()  # messages before the outbox, their steps
+        self._half_closed = False
+        self._failure: Exception | None = None
+        self._news: asyncio.Future[None] | None = None  # the writer waits for it
+        self._room: asyncio.Future[None] | None = None  # the reader waits for it
+
+    async def run(self) -> None:
+        """Serves the stream until the client half-closes it and all is answered.
+
+        Raises:
+            ConveyorError: a malformed message, or the server drains.
+        """
+        reader = asyncio.create_task(self._read())
+        try:
+            await self._write()
+        finally:
+            reader.cancel()
+            for engine in self._engines.all():
+                engine.detach(self)
+
+    def fail(self, error: Exception) -> None:
+        """Ends the stream with this error after what waits in the outbox."""
+        self._failure = self._failure or error
+        self._wake_writer()
+
+    # What the engine calls.
+
+    def put(self, tag: Any, outcome: Answer | Token | Exception) -> None:
+        """Takes what came of a chunk."""
+        session_id, request_id, top_k, num_steps = tag
+        result = self._outbox.results.add()
+        result.session_id = session_id
+        result.request_id = request_id
+        self._is_empty = False
+        self._outbox_steps += num_steps
+        if isinstance(outcome, Answer):
+            fill_result(result, outcome, top_k)
+            self._outbox_bytes += answer_bytes(outcome)
+            if self._outbox_bytes > MAX_RESPONSE_BYTES:
+                self._begin_message()
+        elif isinstance(outcome, Exception):
+            fill_error(result.error, outcome)
+
+    def end(self, session_id: str, reason: EndReason, position: int) -> None:
+        """Takes the end of a session that was stepped here."""
+        self._outbox.ended.add(session_id=session_id, reason=END_REASONS[reason], position=position)
+        self._is_empty = False
+
+    def flush(self) -> None:
+        """Sends what has come together."""
+        self._wake_writer()
+
+    # The reader.
+
+    async def _read(self) -> None:
+        try:
+            while (request := await self._context.read()) is not EOF:
+                for chunk in request.chunks:
+                    self._submit(chunk)
+                if not self._is_empty:
+                    self._wake_writer()  # something was refused at once
+                if self._num_steps >= self._max_steps:
+                    await self._wait_for_room()
+        except DecodeError:
+            self.fail(InvalidArgument("request", "the message is not a StreamRequest"))
+        except Exception as error:
+            self.fail(error)
+        else:
+            self._half_closed = True
+            self._wake_writer()
+
+    def _submit(self, message: step_pb2.Chunk) -> None:
+        session_id = message.session_id
+        tag = (session_id, message.request_id, 0, 1)
+        try:
+            engine = self._engines.of_session(session_id)
+            work = chunk_work(message, engine, self, None)
+            num_steps = max(map(len, work.inputs.values())) or 1
+            work.tag = tag = (session_id, message.request_id, work.want.top_k, num_steps)
+            engine.submit(work)
+        except Exception as error:
+            self.put(tag, error)
+        self._num_steps += tag[3]
+
+    async def _wait_for_room(self) -> None:
+        self._room = asyncio.get_running_loop().create_future()
+        await self._room
+
+    # The writer.
+
+    async def _write(self) -> None:
+        while True:
+            if not self._is_empty or self._full:
+                response, num_steps = self._take_message()
+                await self._context.write(response)
+                self._make_room(num_steps)
+            elif self._failure is not None:
+                raise self._failure
+            elif self._half_closed and not self._num_steps:
+                return
+            else:
+                self._news = asyncio.get_running_loop().create_future()
+                await self._news
+
+    def _wake_writer(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    def _begin_message(self) -> None:
+        self._full.append((self._outbox, self._outbox_steps))
+        self._outbox = step_pb2.StreamResponse()
+        self._outbox_bytes = self._outbox_steps = 0
+        self._is_empty = True
+
+    def _take_message(self) -> tuple[step_pb2.StreamResponse, int]:
+        if not self._full:
+            self._begin_message()
+        return self._full.popleft()
+
+    def _make_room(self, num_steps: int) -> None:
+        self._num_steps -= num_steps
+        if self._room is not None and self._num_steps < self._max_steps and not self._room.done():
+            self._room.set_result(None)

@@ -1,0 +1,183 @@
+"""The server as a whole: start up, serve, shut down."""
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Self
+
+from conveyor.engine.engine import Engine
+from conveyor.engine.engines import Engines
+from conveyor.graph.model_file import read_model
+from conveyor.repository import Entry, find_models
+from conveyor.rpc.server import RpcServer
+from conveyor.settings import Settings
+from conveyor.telemetry.endpoint import MetricsEndpoint
+from conveyor.telemetry.metrics import Metrics
+
+log = logging.getLogger("conveyor.server")
+
+# The event loop and the run threads share the interpreter: a thread that comes back from ONNX Runtime waits this long
+# at most for a busy loop to let it in, instead of Python's 5 ms.
+SWITCH_SECONDS = 0.0005
+GRACE_SECONDS = 2.0  # to send what is ready, once nothing runs any more
+
+
+class Server:
+    """A running server. Made by `start_server`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._metrics = Metrics()
+        self._engines = Engines(())
+        self._stopping: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> str:
+        """Where gRPC listens."""
+        return _join(self._settings.host, self.port)
+
+    @property
+    def metrics_address(self) -> str:
+        """Where the metrics are."""
+        return _join(self._settings.host, self.metrics_port)
+
+    async def start(self) -> None:
+        """Listens, loads the models and serves.
+
+        Raises:
+            OSError: a port cannot be listened on.
+            ModelError: a model cannot be served.
+        """
+        sys.setswitchinterval(SWITCH_SECONDS)
+        settings = self._settings
+        entries = find_models(settings.models)
+        self._rpc = RpcServer(_join(settings.host, settings.port), self._metrics, settings.max_message_bytes)
+        self.port = self._rpc.port
+        try:
+            self._endpoint = _open_endpoint(self._metrics, settings)
+        except BaseException:
+            await self._rpc.close()
+            raise
+        self.metrics_port = self._endpoint.port
+        try:
+            self._engines = self._metrics.engines = Engines([await self._load(entry) for entry in entries])
+        except BaseException:
+            await self._rpc.close()
+            await self._endpoint.close()
+            raise
+        for engine in self._engines.all():
+            engine.start()
+        await self._rpc.start(self._engines, settings.max_stream_steps)
+
+    async def _load(self, entry: Entry) -> Engine:
+        begun = time.perf_counter()
+        metrics = self._metrics.of_model(entry.name, entry.version)
+        limits, device = self._settings.limits(), self._settings.device()
+
+        def load() -> Engine:
+            return Engine(read_model(entry.path), entry.name, entry.version, limits, device, metrics)
+
+        engine = await asyncio.to_thread(load)
+        metrics.load_seconds = time.perf_counter() - begun
+        fields = {"model": entry.name, "version": entry.version, "seconds": round(metrics.load_seconds, 3)}
+        log.info("model loaded", extra=fields)
+        return engine
+
+    async def stop(self) -> None:
+        """Drains: refuses new work, finishes accepted work, ends sessions and streams, closes the ports."""
+        log.info("draining", extra={"seconds": self._settings.drain_timeout})
+        await self._rpc.drain()
+        await asyncio.gather(*(engine.drain(self._settings.drain_timeout) for engine in self._engines.all()))
+        await self._close(GRACE_SECONDS)
+
+    async def kill(self) -> None:
+        """Stops at once; work in flight is lost."""
+        log.warning("stopping without draining")
+        await self._close(0)
+
+    async def _close(self, grace: float) -> None:
+        await self._rpc.stop(grace)
+        for engine in self._engines.all():
+            await engine.stop()
+        await self._endpoint.close()
+        log.info("stopped")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+
+async def start_server(settings: Settings) -> Server:
+    """Starts a server in this process, on the running event loop; `async with` stops it.
+
+    Raises:
+        OSError: a port cannot be listened on.
+        ModelError: a model cannot be served.
+    """
+    server = Server(settings)
+    await server.start()
+    return server
+
+
+async def serve(settings: Settings, announce: Callable[[Server], None]) -> None:
+    """Runs a server until SIGTERM or SIGINT: the first drains it, a second one stops it at once.
+
+    `announce` is called once it serves.
+
+    Raises:
+        OSError, ModelError: as `start_server`.
+    """
+    loop = asyncio.get_running_loop()
+    signals = Signals(loop)
+    starting = loop.create_task(start_server(settings))
+    await _first_of(starting, signals.first)
+    if not starting.done():
+        starting.cancel()
+        return
+    server = await starting
+    announce(server)
+    await signals.first.wait()
+    stopping = loop.create_task(server.stop())
+    await _first_of(stopping, signals.second)
+    if stopping.done():
+        await stopping
+    else:
+        stopping.cancel()
+        await server.kill()
+
+
+class Signals:
+    """The two stages of a shutdown, as events."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._receive)
+
+    def _receive(self) -> None:
+        (self.second if self.first.is_set() else self.first).set()
+
+
+async def _first_of(task: "asyncio.Task[object]", event: asyncio.Event) -> None:
+    """Waits until the task is done or the event is set."""
+    waiting = asyncio.create_task(event.wait())
+    await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+
+
+def _open_endpoint(metrics: Metrics, settings: Settings) -> MetricsEndpoint:
+    try:
+        return MetricsEndpoint(metrics, settings.host, settings.metrics_port)
+    except OSError as error:
+        address = _join(settings.host, settings.metrics_port)
+        raise OSError(f"cannot serve metrics on {address}: {error.strerror or error}") from error
+
+
+def _join(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
