@@ -73,31 +73,43 @@ class Core:
             tokens, num_steps = self._validator.chunk(work)
             if self._answer_again(session, work, num_steps):
                 return
+            self._check_order(session, work)
             job = ChunkJob(session, work, tokens, num_steps, now)
         else:
+            self._check_order(session, work)  # first: what is in flight decides whether a token is pending
             self._validator.generation(work, has_pending=session.pending is not None)
-            self._check_position(session, work.position)
             job = GenerationJob(session, work, now)
-        self._check_order(session, job)
+        self._check_position(session, work.position)
         if self.num_waiting >= self._limits.max_waiting_chunks:
             raise ResourceExhausted("queue", f"{self.num_waiting} requests are waiting, the most allowed")
         self._queue(session, job, now)
 
     def next_batch(self, now: float) -> tuple[Batch, Assembly] | None:
         """The next run, with its slots; None if no session can run."""
-        plan, chosen = self.residence.plan(), list[Session]()
-        for session in self._scheduler.line():
-            if not self._is_late(session, now) and plan.admit(session):
-                chosen.append(session)
-                if len(chosen) == self._scheduler.max_batch:
-                    break
+        chosen, victims = self._choose(now)
         if not chosen:
             return None
         batch = self._scheduler.form(chosen)
-        self.residence.settle(batch, plan.victims)
+        self.residence.settle(batch, victims)
         for victim in batch.spills:
             self._scheduler.discard(victim)
         return batch, self._assembler.assemble(batch)
+
+    def _choose(self, now: float) -> tuple[list[Session], list[Session]]:
+        """The next batch's sessions, and those that leave the arena for them."""
+        max_batch = self._scheduler.max_batch
+        for session in self._scheduler.line():
+            if session.jobs[0].deadline <= now:
+                self._fail_first(session, DeadlineExceeded("the deadline passed before the steps ran"))
+        if self.residence.has_room(max_batch):
+            return self._scheduler.line()[:max_batch], []
+        plan, chosen = self.residence.plan(), list[Session]()
+        for session in self._scheduler.line():
+            if plan.admit(session):
+                chosen.append(session)
+                if len(chosen) == max_batch:
+                    break
+        return chosen, plan.victims
 
     def finish(self, batch: Batch, assembly: Assembly, results: Results, now: float) -> None:
         """Takes a run's results: commits what is complete and lets the sessions go on."""
@@ -118,9 +130,7 @@ class Core:
 
     def fail(self, batch: Batch, results: Results) -> None:
         """Takes a failed run: its jobs fail, and its sessions are where they were before those jobs."""
-        if results.spilled:
-            self.residence.confirm(batch, results.spilled)
-        self.residence.revoke(batch)
+        self.residence.revoke(batch, results.spilled)
         for job in batch.jobs:
             job.session.is_running = False
             if job.is_cancelled:
@@ -130,10 +140,12 @@ class Core:
         self._line_up(batch.spills)
 
     def _line_up(self, sessions: list[Session]) -> None:
-        """Sessions that were being spilled may have got work meanwhile, or have ended."""
+        """Sessions that were being spilled may have got work meanwhile, lost it again, or ended."""
         for session in sessions:
             if not session.is_open:
-                self.residence.evict(session)
+                self._free(session)
+            elif session.jobs and session.jobs[0].is_cancelled:
+                self._drop(session.jobs[0])
             elif session.jobs:
                 self._scheduler.add(session)
 
@@ -144,17 +156,19 @@ class Core:
         except NotFound:
             return
         for index, job in enumerate(session.jobs):
-            if job.work is work:
+            if job.work is work and not job.is_cancelled:
                 self._cancel_from(session, index)
                 return
 
     def detach(self, sink: Sink) -> None:
-        """Forgets a sink and its unfinished work."""
+        """Forgets a sink, and its unfinished work in the sessions that it was the last to step."""
         for session in self._sessions_of.pop(sink, {}):
             session.sink = None
-            index = next((i for i, job in enumerate(session.jobs) if job.sink is sink), None)
+            jobs = enumerate(session.jobs)
+            index = next((i for i, job in jobs if job.sink is sink and not job.is_cancelled), None)
             if index is not None:
                 self._cancel_from(session, index)
+        self.outcomes = [outcome for outcome in self.outcomes if outcome[0] is not sink]
 
     def end(self, session: Session, reason: EndReason) -> None:
         """Ends a session; its waiting work fails, its slots are freed once no run uses them."""
@@ -165,11 +179,12 @@ class Core:
             self._settle(job, problem)
             job.is_cancelled = True
         session.kept = None
-        if not session.is_running:
+        if session.is_running:
+            self.residence.forget(session)
+        else:
             self._free(session)
         self.ended.append((session, reason))
-        if session.sink is not None:
-            self._sessions_of[session.sink].pop(session, None)
+        self._leave_sink(session)
 
     def _free(self, session: Session) -> None:
         for job in session.jobs:
@@ -177,33 +192,33 @@ class Core:
         session.jobs.clear()
         self.residence.evict(session)
 
-    def _is_late(self, session: Session, now: float) -> bool:
-        if session.jobs[0].deadline > now:
-            return False
-        self._fail_first(session, DeadlineExceeded("the deadline passed before the steps ran; nothing was consumed"))
-        return True
-
     def _answer_again(self, session: Session, chunk: Chunk, num_steps: int) -> bool:
         """True if the chunk asks again for the answer that is kept."""
-        if chunk.position is None or chunk.position == session.tail:
-            return False
         kept = session.kept
-        if kept and kept.start == chunk.position and kept.answer.num_steps == num_steps and _same(kept.chunk, chunk):
-            self.outcomes.append((chunk.sink, chunk.tag, kept.answer))
-            return True
-        if session.position <= chunk.position < session.tail:
-            raise Aborted(f"position: {chunk.position} is in flight")
-        raise WrongPosition(chunk.position, session.position)
+        if kept is None or kept.start != chunk.position or kept.answer.num_steps != num_steps:
+            return False
+        if not _same(kept.chunk, chunk):
+            return False
+        self.outcomes.append((chunk.sink, chunk.tag, kept.answer))
+        return True
+
+    @staticmethod
+    def _check_order(session: Session, work: Chunk | Generation) -> None:
+        """Chunks may follow chunks; a generation is alone. What was cancelled stands in nobody's way."""
+        last = session.jobs[-1] if session.jobs else None
+        if last is None or last.is_cancelled:
+            return
+        if isinstance(work, Generation) or isinstance(last, GenerationJob):
+            raise Aborted("session_id: another request of the session is in flight")
 
     @staticmethod
     def _check_position(session: Session, position: int | None) -> None:
-        if position is not None and position != session.position:
-            raise WrongPosition(position, session.position)
-
-    @staticmethod
-    def _check_order(session: Session, job: Job) -> None:
-        if session.jobs and (isinstance(job, GenerationJob) or isinstance(session.jobs[-1], GenerationJob)):
-            raise Aborted("session_id: another request of the session is in flight")
+        """Work goes on from where the work accepted before it ends."""
+        if position is None or position == session.tail:
+            return
+        if session.position <= position < session.tail:
+            raise Aborted(f"position: {position} is in flight")
+        raise WrongPosition(position, session.position)
 
     def _queue(self, session: Session, job: Job, now: float) -> None:
         session.jobs.append(job)
@@ -216,10 +231,17 @@ class Core:
             self._begin_first(session)
 
     def _attach(self, session: Session, sink: Sink) -> None:
-        if session.sink is not None:
-            self._sessions_of[session.sink].pop(session, None)
+        self._leave_sink(session)
         session.sink = sink
         self._sessions_of.setdefault(sink, {})[session] = None
+
+    def _leave_sink(self, session: Session) -> None:
+        if session.sink is None:
+            return
+        sessions = self._sessions_of[session.sink]
+        del sessions[session]
+        if not sessions:  # the sinks of single calls are many, and are not detached
+            del self._sessions_of[session.sink]
 
     def _begin_first(self, session: Session) -> None:
         """Puts the session in line with its first job; a job with nothing to run is done at once."""
@@ -238,7 +260,8 @@ class Core:
         self.residence.commit(job)
         session.jobs.popleft()
         self._settle(job, job.commit())
-        self._begin_first(session)
+        if session.jobs:
+            self._begin_first(session)
 
     def _commit_token(self, job: GenerationJob) -> None:
         session = job.session
@@ -277,7 +300,7 @@ class Core:
             first.is_cancelled = True
             self.num_waiting -= 1
         if index == 0 and session.is_running:
-            session.jobs.append(first)  # its run is under way; `finish` drops it
+            session.jobs.append(first)  # its run, or its session's spill, is under way; `finish` drops it
         else:
             self.residence.release(first)
         if not session.jobs:

@@ -26,6 +26,10 @@ class Residence:
     def num_resident(self) -> int:
         return len(self._resident)
 
+    def has_room(self, num_sessions: int) -> bool:
+        """True if any so many sessions can run without another leaving."""
+        return self.slots.num_free >= 2 * num_sessions
+
     def plan(self) -> "Plan":
         """Starts choosing the sessions of the next batch."""
         return Plan(self.slots.num_free, self._victims())
@@ -38,7 +42,15 @@ class Residence:
 
     def settle(self, batch: Batch, victims: list[Session]) -> None:
         """Gives every job of the batch its slots, taking those of the victims as far as they are needed."""
-        for job in batch.jobs:
+        starting = [job for job in batch.jobs if not (job.slot and job.session.slot)]
+        if starting and len(starting) <= self.slots.num_free and all(job.session.slot for job in starting):
+            for job, slot in zip(starting, self.slots.take_many(len(starting)), strict=True):
+                job.slot = slot
+        else:
+            self._settle_each(starting, batch, victims)
+
+    def _settle_each(self, starting: list[Job], batch: Batch, victims: list[Session]) -> None:
+        for job in starting:
             session = job.session
             if not session.slot:
                 session.slot = self._take(batch, victims)
@@ -58,17 +70,14 @@ class Residence:
 
     def confirm(self, batch: Batch, spilled: list[Rows]) -> None:
         """After a run: its victims' states are in the store, its restored sessions' no longer."""
-        for victim, rows in zip(batch.spills, spilled, strict=True):
-            self._resident.pop(victim, None)
-            victim.slot = 0
-            victim.is_running = False
-            if victim.is_open:
-                self.store.put(victim.session_id, rows)
+        self._leave(batch, spilled)
         for session, _ in batch.restores:
             self.store.drop(session.session_id)
 
-    def revoke(self, batch: Batch) -> None:
-        """After a failed run: victims whose states were not read keep their slots, others lose theirs."""
+    def revoke(self, batch: Batch, spilled: list[Rows]) -> None:
+        """After a failed run: victims whose states were not read keep their slots, others and the restored do not."""
+        if spilled:
+            self._leave(batch, spilled)
         kept = {victim.slot for victim in batch.spills}
         for victim in batch.spills:
             victim.is_running = False
@@ -79,7 +88,14 @@ class Residence:
             self._give_unless(kept, session.slot)
             session.slot = 0
             self._resident.pop(session, None)
-        batch.restores.clear()
+
+    def _leave(self, batch: Batch, spilled: list[Rows]) -> None:
+        for victim, rows in zip(batch.spills, spilled, strict=True):
+            self._resident.pop(victim, None)
+            victim.slot = 0
+            victim.is_running = False
+            if victim.is_open:
+                self.store.put(victim.session_id, rows)
 
     def _give_unless(self, kept: set[int], slot: int) -> None:
         if slot and slot not in kept:
@@ -99,8 +115,12 @@ class Residence:
             self.slots.give(job.slot)
             job.slot = 0
 
+    def forget(self, session: Session) -> None:
+        """Forgets the stored state of a session that ends during a run: its id may be opened again before `evict`."""
+        self.store.drop(session.session_id)
+
     def evict(self, session: Session) -> None:
-        """Forgets the state of a session that has ended."""
+        """Forgets the state of a session that has ended, and that no run holds."""
         if session.slot:
             self.slots.give(session.slot)
             session.slot = 0
