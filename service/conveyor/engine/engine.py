@@ -182,9 +182,10 @@ class Engine:
         while self._can_start() and (formed := self._core.next_batch(time.monotonic())):
             if self._is_inline(formed[0]):
                 self._finish(*formed, self._run(*formed))
-            else:
-                self._num_running += 1
-                self._batches.put(formed)
+                self._pump_soon()  # between two runs the loop has its turn, or one generation would hold up all else
+                break
+            self._num_running += 1
+            self._batches.put(formed)
         self._deliver()
 
     def _can_start(self) -> bool:
