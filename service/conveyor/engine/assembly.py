@@ -145,7 +145,7 @@ def to_layout(canonical: Array, spec: TensorSpec) -> Array:
     if axis.time == 0 and axis.batch == 1:
         return canonical
     if axis.time is None and axis.batch is None:
-        alone: Array = canonical[0, 0]
+        alone: Array = canonical[0, 0, ...]  # an array even where it has no axis left
         return alone
     if axis.time is None:
         return np.ascontiguousarray(np.moveaxis(canonical[0], 0, axis.batch or 0))
