@@ -71,7 +71,15 @@ async def show(address: str, metrics: str) -> None:
 def running_server(models: Path) -> Iterator[tuple[str, str]]:
     """Starts a server as its own process; yields where it and its metrics are; ends it and checks how it went."""
     heading("A server, on one of this machine's free ports")
-    command = [Path(sys.executable).with_name("conveyor"), "serve", models, "--port", "0", "--metrics-port", "0"]
+    command = [
+        str(Path(sys.executable).with_name("conveyor")),
+        "serve",
+        str(models),
+        "--port",
+        "0",
+        "--metrics-port",
+        "0",
+    ]
     console.print(f"   conveyor serve {models.name}")
     with tempfile.TemporaryFile("w+") as logs:
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=logs, text=True)  # noqa: S603
@@ -167,6 +175,7 @@ async def generate_together(client: Client) -> None:
                     await asyncio.sleep(READING_SECONDS)
 
         await asyncio.gather(*(write(seed, prompt) for seed, prompt in enumerate(PROMPTS)))
+    console.print()
     again = await generate_alone(client, PROMPTS[0], seed=0)
     check("Once more with the same seed", "the same text", again == texts[PROMPTS[0]], "another text")
 

@@ -26,6 +26,8 @@ from conveyor.v1 import step_pb2
 Code = grpc.StatusCode
 
 _RETRIED = {Code.UNAVAILABLE, Code.ABORTED, Code.RESOURCE_EXHAUSTED}
+# A connection that breaks under a call shows as INTERNAL where the peer reset the stream, or while the call starts.
+_BROKEN = ("RST_STREAM", "Internal error from Core")
 
 
 class ClientError(Exception):
@@ -52,8 +54,7 @@ class ClientError(Exception):
     @property
     def is_retriable(self) -> bool:
         """True if the same request may succeed later, and cannot be taken twice when its position is given."""
-        # A connection that breaks under a call shows as INTERNAL when the peer reset the stream.
-        return self.code in _RETRIED or (self.code is Code.INTERNAL and "RST_STREAM" in self.message)
+        return self.code in _RETRIED or (self.code is Code.INTERNAL and any(sign in self.message for sign in _BROKEN))
 
 
 class InvalidArgument(ClientError):

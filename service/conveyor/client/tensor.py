@@ -89,13 +89,17 @@ class Tensor:
 
 
 def _shape(values: Any) -> tuple[int, ...]:
-    if not isinstance(values, Sequence):
+    if not _is_list(values):
         return ()
     return (len(values), *(_shape(values[0]) if values else ()))
 
 
+def _is_list(values: Any) -> bool:
+    return isinstance(values, Sequence) and not isinstance(values, str | bytes)
+
+
 def _flatten(values: Any) -> Iterable[Any]:
-    if not isinstance(values, Sequence):
+    if not _is_list(values):
         yield values
         return
     if len({_shape(value) for value in values}) > 1:
