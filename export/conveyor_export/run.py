@@ -84,9 +84,9 @@ class Run:
 
         Raises:
             OSError: the folder holds no run.
-            ValueError: it was a run on another corpus.
+            ValueError: it is broken, or was a run on another corpus.
         """
-        state = torch.load(self.folder / "last.pt", weights_only=True)
+        state = _read_state(self.folder)
         if state["corpus_sha256"] != self.corpus_sha256:
             raise ValueError("corpus: not the one that the run was started with")
         self.trainer.load_state_dict(state["trainer"])
@@ -97,9 +97,9 @@ class Run:
 
         Raises:
             OSError: the folder holds no run.
-            ValueError: its model has other sizes.
+            ValueError: it is broken, or its model has other sizes.
         """
-        state = torch.load(folder / "last.pt", weights_only=True)
+        state = _read_state(folder)
         self.trainer.start_from(state["trainer"])
         self.provenance["started_from"] = {"training": state["config"], "epochs": len(state["history"]["epochs"])}
 
@@ -136,7 +136,18 @@ def read_configs(folder: Path) -> tuple[LanguageModelConfig, TrainingConfig]:
     """What the run in this folder was started with.
 
     Raises:
-        OSError: the folder holds no run.
+        OSError, ValueError: the folder holds no run.
     """
-    state = torch.load(folder / "last.pt", weights_only=True)
+    state = _read_state(folder)
     return LanguageModelConfig(**state["model_config"]), TrainingConfig(**state["config"])
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    path = folder / "last.pt"
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch.load raises a dozen kinds on a file that is not its own
+        raise ValueError(f"{path}: not the state of a run") from error
+    return state

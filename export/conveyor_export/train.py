@@ -35,28 +35,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _start(options: argparse.Namespace, folder: Path) -> Run:
+    _check_folder(folder, options.resume)
     if options.threads:
         torch.set_num_threads(options.threads)
-    has_run = (folder / "last.pt").exists()
-    if has_run and not options.resume:
-        raise ValueError(f"{folder} holds a run: give --resume to go on with it, or another --out")
-    if options.resume and not has_run:
-        raise ValueError(f"{folder} holds no run to resume")
     split = split_corpus(read_text(options.corpus))
     symbols = build_vocabulary("".join(work.text for work in split.training))
     model_config, config = read_configs(folder) if options.resume else _configs(options, len(symbols))
     torch.manual_seed(config.seed)
-    folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder, split, symbols, LanguageModel(model_config), config)
-    run.provenance |= {"corpus": options.corpus.name}
+    run.provenance["corpus"] = options.corpus.name
     if options.resume:
         run.resume()
     elif options.start_from:
         run.start_from(options.start_from)
-    num_parameters = sum(parameter.numel() for parameter in run.model.parameters())
-    num_characters = sum(len(work.text) for work in split.training)
-    tqdm.write(f"{num_parameters:,} parameters, {num_characters:,} characters to learn from, {len(symbols)} symbols")
+    folder.mkdir(parents=True, exist_ok=True)
+    _describe(run, sum(len(work.text) for work in split.training))
     return run
+
+
+def _check_folder(folder: Path, resume: bool) -> None:
+    has_run = (folder / "last.pt").exists()
+    if has_run and not resume:
+        raise ValueError(f"{folder} holds a run: give --resume to go on with it, or another --out")
+    if resume and not has_run:
+        raise ValueError(f"{folder} holds no run to resume")
+
+
+def _describe(run: Run, num_characters: int) -> None:
+    num_parameters = sum(parameter.numel() for parameter in run.model.parameters())
+    learned = f"{num_characters:,} characters of {len(run.symbols)} kinds to learn from"
+    tqdm.write(f"{run.folder}: {num_parameters:,} parameters, {learned}")
 
 
 def _train(run: Run) -> None:
@@ -71,7 +79,7 @@ def _train(run: Run) -> None:
                 bar.update(num)
 
             epoch = run.run_epoch(show)
-        tqdm.write(f"epoch {number}: validation {epoch.validation:.4f} bits per character, {epoch.seconds:.0f} s")
+        tqdm.write(f"epoch {number}: validation {epoch.validation:.4f} bits per character, after {epoch.seconds:.0f} s")
     report = run.report()
     reason = "" if report.num_epochs == run.config.num_epochs else " (stopped early)"
     tqdm.write(f"{report.num_epochs} epochs{reason}; best model: {run.folder / 'best.pt'}")
@@ -100,41 +108,36 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "conveyor-train",
         description="Trains a character language model, for conveyor-export to export. The defaults make the demo's.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("corpus", type=Path, nargs="?", default=DEFAULT_CORPUS, help="a text file, .xz too")
-    add("--out", type=Path, metavar="FOLDER", help="where the run is kept (default: runs/NAME-OF-CORPUS)")
+    add("corpus", type=Path, nargs="?", default=DEFAULT_CORPUS, help="a text file, .xz too; default %(default)s")
+    add("--out", type=Path, metavar="FOLDER", help="where the run is kept; default runs/NAME-OF-CORPUS")
     add("--resume", action="store_true", help="go on with the run in the folder, with the settings it was started with")
     add("--start-from", type=Path, metavar="FOLDER", help="begin with the weights that another run ended with")
-    add("--threads", type=int, default=0, help="0: as many as PyTorch finds best")
-    add("--cell", choices=CELLS, default="lstm", help="kind of recurrent layer")
-    add("--layers", dest="num_layers", type=int, default=2, metavar="N", help="number of recurrent layers")
-    add("--hidden", dest="hidden_size", type=int, default=512, metavar="N", help="width of a recurrent layer")
-    add("--embedding", dest="embedding_size", type=int, default=128, metavar="N", help="width of a symbol's vector")
+    add("--cell", choices=CELLS, default="lstm", help="kind of recurrent layer; default %(default)s")
     add("--tied", action="store_true", help="share embedding and projection (of equal widths)")
-    add("--dropout", type=float, default=0.2, metavar="P", help="share of features dropped between layers")
-    _add_training_options(add)
+    for flag, name, default, text in _NUMBERS:
+        kind = type(default)
+        add(flag, dest=name, type=kind, default=default, metavar=kind.__name__, help=f"{text}; default %(default)s")
     return parser
 
 
-def _add_training_options(add: Any) -> None:
-    default = TrainingConfig()
-    add("--epochs", dest="num_epochs", type=int, default=default.num_epochs, metavar="N", help="at most so many epochs")
-    add("--patience", type=int, default=default.patience, metavar="N", help="stop after N epochs without gain")
-    add("--batch", dest="batch_size", type=int, default=default.batch_size, metavar="N", help="parallel streams")
-    add("--window", dest="window_length", type=int, default=default.window_length, metavar="N", help="steps per update")
-    add("--rate", dest="learning_rate", type=float, default=default.learning_rate, metavar="R", help="highest rate")
-    add(
-        "--warmup",
-        dest="warmup_updates",
-        type=int,
-        default=default.warmup_updates,
-        metavar="N",
-        help="updates until then",
-    )
-    add("--weight-decay", type=float, default=default.weight_decay, metavar="D", help="pull of weights towards zero")
-    add("--seed", type=int, default=default.seed, help="of weights, shuffles and dropout")
+_DEFAULT = TrainingConfig()
+_NUMBERS: tuple[tuple[str, str, float, str], ...] = (
+    ("--layers", "num_layers", 2, "number of recurrent layers"),
+    ("--hidden", "hidden_size", 512, "width of a recurrent layer"),
+    ("--embedding", "embedding_size", 128, "width of a symbol's vector"),
+    ("--dropout", "dropout", 0.2, "share of features dropped between layers"),
+    ("--epochs", "num_epochs", _DEFAULT.num_epochs, "at most so many epochs"),
+    ("--patience", "patience", _DEFAULT.patience, "stop after so many epochs without gain"),
+    ("--batch", "batch_size", _DEFAULT.batch_size, "parallel streams"),
+    ("--window", "window_length", _DEFAULT.window_length, "steps per update"),
+    ("--rate", "learning_rate", _DEFAULT.learning_rate, "highest learning rate"),
+    ("--warmup", "warmup_updates", _DEFAULT.warmup_updates, "updates until the highest rate"),
+    ("--weight-decay", "weight_decay", _DEFAULT.weight_decay, "pull of weights towards zero"),
+    ("--seed", "seed", _DEFAULT.seed, "of weights, shuffles and dropout"),
+    ("--threads", "threads", 0, "0 for as many as PyTorch finds best"),
+)
 
 
 if __name__ == "__main__":

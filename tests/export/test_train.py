@@ -115,6 +115,8 @@ def test_stops_early(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         (["{tmp}/none.txt"], "No such file"),
         (["{corpus}", "--out", "{tmp}/busy"], "busy holds a run: give --resume"),
         (["{corpus}", "--out", "{tmp}/new", "--resume"], "new holds no run"),
+        (["{corpus}", "--out", "{tmp}/busy", "--resume"], "busy/last.pt: not the state of a run"),
+        (["{corpus}", "--out", "{tmp}/new", "--start-from", "{tmp}"], "No such file"),
         (["{corpus}", "--out", "{tmp}/new", "--epochs", "0"], "num_epochs: expected a positive number"),
         (["{corpus}", "--out", "{tmp}/new", "--tied"], "tied: embedding_size 128 differs from hidden_size 512"),
         (["{tmp}/short.txt", "--out", "{tmp}/new"], "too short"),
