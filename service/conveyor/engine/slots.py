@@ -20,6 +20,12 @@ class SlotPool:
         """
         return self._free.pop()
 
+    def take_many(self, count: int) -> list[int]:
+        """So many free slots; ask `num_free` first."""
+        taken = self._free[-count:]
+        del self._free[-count:]
+        return taken
+
     def give(self, slot: int) -> None:
         """Frees a slot that was taken."""
         self._free.append(slot)
