@@ -11,7 +11,9 @@ _SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
 
 def uniforms(seeds: NDArray[np.uint64], positions: NDArray[np.uint64]) -> NDArray[np.float32]:
     """One number in [0, 1) for each (seed, position): `[N]`, multiples of 2**-24."""
-    bits = _mix(_mix(seeds + _INCREMENT) ^ _mix(positions + _INCREMENT))
+    # SplitMix64's number at this position of the stream that starts at the mixed seed: seed and position must not be
+    # treated alike, or swapping them would give the same number.
+    bits = _mix(_mix(seeds + _INCREMENT) + (positions + np.uint64(1)) * _INCREMENT)
     return (bits >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
 
 
