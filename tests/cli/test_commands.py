@@ -1,0 +1,190 @@
+"""Every command against a real server: what it prints, and its exit status."""
+
+import io
+import lzma
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from conveyor.cli import COMMANDS, main
+from conveyor.client import connect_sync
+from tests.client.serving import SYMBOLS, ServerProcess
+
+Capture = pytest.CaptureFixture[str]
+TEXT = "abcdefghijklmnopqrs" * 30
+
+
+def test_inspect_tells_of_a_file(models: Path, capsys: Capture) -> None:
+    """A file's report has its tensors, state bytes, batching and where its nodes run."""
+    assert main(["inspect", str(models / "letters" / "1" / "model.onnx")]) == 0
+
+    report = capsys.readouterr().out
+    for part in ("tokens", "h_out", "scores the vocabulary", "128 B per session", f"{len(SYMBOLS)} tokens"):
+        assert part in report
+    assert "chunks of any lengths run together" in report
+    assert re.search(r"on the CPU\n.*LSTM", report)
+    assert re.search(r"on CUDA\n +(\d+) of \1 nodes", report)
+
+
+def test_inspect_lists_every_node_if_asked(models: Path, capsys: Capture) -> None:
+    """With `--nodes` each node has a line."""
+    assert main(["inspect", str(models / "letters"), "--nodes"]) == 0
+
+    assert "ScatterND" in capsys.readouterr().out.split("OPERATOR")[1]
+
+
+def test_inspect_takes_a_folder(models: Path, capsys: Capture) -> None:
+    """A folder's report has all of its models."""
+    assert main(["inspect", str(models)]) == 0
+
+    report = capsys.readouterr().out
+    assert "letters/1/model.onnx" in report
+    assert "frames/1/model.onnx" in report
+
+
+def test_inspect_asks_a_server(server: ServerProcess, capsys: Capture) -> None:
+    """A server tells the same of its models."""
+    assert main(["inspect", "--address", server.address]) == 0
+
+    report = capsys.readouterr().out
+    assert "letters, version 1" in report
+    assert "frames, version 1" in report
+
+
+def test_generate_writes_the_prompt_and_goes_on(server: ServerProcess, capsys: Capture) -> None:
+    """The same seed writes the same text, of as many tokens as asked for."""
+    texts = []
+    for seed in ("1", "1", "2"):
+        command = ["generate", "--address", server.address, "--model", "letters", "--prompt", "abc", "--seed", seed]
+        assert main([*command, "--max-tokens", "40", "--temperature", "1.2"]) == 0
+        texts.append(capsys.readouterr().out)
+
+    assert texts[0] == texts[1] != texts[2]
+    assert texts[0].startswith("abc")
+    assert len(texts[0]) == 3 + 40 + 1
+
+
+@pytest.mark.parametrize("form", ["text.txt", "text.txt.xz", "-"])
+def test_score_prints_bits_per_character(
+    form: str, server: ServerProcess, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bits are the mean of -log2 p over all characters but the first, whatever form the text comes in."""
+    with connect_sync(server.address) as client, client.open("letters") as session:
+        expected = -sum(session.score(TEXT)[1:]) / 0.6931471805599453 / (len(TEXT) - 1)
+    path = tmp_path / form
+    if form == "-":
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(TEXT.encode())))
+    else:
+        path.write_bytes(lzma.compress(TEXT.encode()) if form.endswith("xz") else TEXT.encode())
+
+    assert main(["score", form if form == "-" else str(path), "--address", server.address, "--model", "letters"]) == 0
+    printed = re.fullmatch(
+        r"bits per character: (\S+)\ncharacters per second: \d+ \(570 in .*\)\n", capsys.readouterr().out
+    )
+    assert printed
+    assert float(printed[1]) == pytest.approx(expected, abs=1e-3)
+
+
+def test_sessions_prints_a_table(server: ServerProcess, capsys: Capture) -> None:
+    """Each open session has a line with its id, model and position."""
+    with connect_sync(server.address) as client, client.open("letters", session_id="listed") as session:
+        session.step("abcd")
+        assert main(["sessions", "--address", server.address]) == 0
+
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split()[:3] == ["SESSION", "MODEL", "POSITION"]
+    assert row.split()[:4] == ["listed", "letters/1", "4", "resident"]
+
+
+def test_top_prints_a_frame(server: ServerProcess, capsys: Capture) -> None:
+    """One frame has the sessions of each model."""
+    with connect_sync(server.address) as client, client.open("letters") as session:
+        session.step("abcd")
+        assert main(["top", "--metrics", server.metrics, "--once", "--interval", "0.1"]) == 0
+
+    frame = capsys.readouterr().out
+    assert re.search(r"letters/1 +1 +1 +0", frame)
+    assert "waiting in the queue" in frame
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "problem"),
+    [
+        ([], 2, "required: COMMAND"),
+        (["frobnicate"], 2, "invalid choice"),
+        (["generate", "--max-tokens", "0"], 2, "at least 1"),
+        (["inspect"], 1, "either PATH or --address"),
+        (["inspect", "/nowhere"], 1, "/nowhere"),
+        (["inspect", __file__], 1, "not an ONNX file"),
+        (["score", "/nowhere"], 1, "/nowhere: No such file"),
+        (["sessions", "--address", "127.0.0.1:1", "--timeout", "0.2"], 1, "127.0.0.1:1"),
+        (["top", "--metrics", "127.0.0.1:1", "--once"], 1, "no metrics at 127.0.0.1:1"),
+        (["serve", "/nowhere"], 1, "/nowhere"),
+    ],
+)
+def test_a_failure_is_one_line(arguments: list[str], status: int, problem: str, capsys: Capture) -> None:
+    """Whatever goes wrong is told in a readable line, with an exit status and no traceback."""
+    assert main(arguments) == status
+
+    told = capsys.readouterr().err
+    assert problem in told
+    assert "Traceback" not in told
+    assert status == 2 or len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"a"])
+def test_a_text_that_cannot_be_scored_is_refused(content: bytes, tmp_path: Path, capsys: Capture) -> None:
+    """What is not text, or too little of it, is refused before a server is asked."""
+    path = tmp_path / "text.txt"
+    path.write_bytes(content)
+
+    assert main(["score", str(path), "--address", "127.0.0.1:1"]) == 1
+    assert "text.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_has_help(command: str, capsys: Capture) -> None:
+    """Each command explains itself."""
+    assert main([command, "--help"]) == 0
+
+    assert f"conveyor {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["generate", "score", "sessions", "inspect"])
+def test_client_commands_load_no_server(command: str) -> None:
+    """A command that only asks a server needs none of the server's libraries."""
+    code = (
+        "import sys\n"
+        "for name in ('numpy', 'onnx', 'onnxruntime', 'prometheus_client', 'rich'): sys.modules[name] = None\n"
+        "from conveyor.cli import main\n"
+        f"sys.exit(main([{command!r}, *(['x'] if {command == 'score'} else []), '--address', '127.0.0.1:1', "
+        "'--timeout', '0.1']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert "install" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_is_quiet(server: ServerProcess) -> None:
+    """An interrupted command leaves with 130 and says nothing."""
+    code = (
+        "import signal, sys, threading\n"
+        "from conveyor.cli import main\n"
+        "write = sys.stdout.write\n"
+        "def interrupt(text):\n"
+        "    sys.stdout.write = write\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "    return write(text)\n"
+        "sys.stdout.write = interrupt\n"
+        f"sys.exit(main(['generate', '--address', {server.address!r}, '--model', 'letters', '--prompt', 'a', "
+        "'--max-tokens', '100000']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (130, "")
