@@ -1,4 +1,3 @@
-# ruff: noqa: N818 - named for what happened, as the gRPC codes are
 """Every failure that the client raises, and how each is read from the wire.
 
 ClientError                 `code`, `field`, `position`, `retry_after`
