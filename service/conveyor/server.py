@@ -31,7 +31,7 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._metrics = Metrics()
-        self._engines = Engines(())
+        self.engines = Engines(())
         self._stopping: asyncio.Task[None] | None = None
 
     @property
@@ -63,14 +63,14 @@ class Server:
             raise
         self.metrics_port = self._endpoint.port
         try:
-            self._engines = self._metrics.engines = Engines([await self._load(entry) for entry in entries])
+            self.engines = self._metrics.engines = Engines([await self._load(entry) for entry in entries])
         except BaseException:
             await self._rpc.close()
             await self._endpoint.close()
             raise
-        for engine in self._engines.all():
+        for engine in self.engines.all():
             engine.start()
-        await self._rpc.start(self._engines, settings.max_stream_steps)
+        await self._rpc.start(self.engines, settings.max_stream_steps)
 
     async def _load(self, entry: Entry) -> Engine:
         begun = time.perf_counter()
@@ -90,7 +90,7 @@ class Server:
         """Drains: refuses new work, finishes accepted work, ends sessions and streams, closes the ports."""
         log.info("draining", extra={"seconds": self._settings.drain_timeout})
         await self._rpc.drain()
-        await asyncio.gather(*(engine.drain(self._settings.drain_timeout) for engine in self._engines.all()))
+        await asyncio.gather(*(engine.drain(self._settings.drain_timeout) for engine in self.engines.all()))
         await self._close(GRACE_SECONDS)
 
     async def kill(self) -> None:
@@ -100,7 +100,7 @@ class Server:
 
     async def _close(self, grace: float) -> None:
         await self._rpc.stop(grace)
-        for engine in self._engines.all():
+        for engine in self.engines.all():
             await engine.stop()
         await self._endpoint.close()
         log.info("stopped")
