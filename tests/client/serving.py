@@ -39,10 +39,10 @@ def write_models(folder: Path) -> Path:
 
 
 @contextmanager
-def serving(models: Path, *flags: str, port: int = 0) -> Iterator[ServerProcess]:
+def serving(models: Path, *flags: str) -> Iterator[ServerProcess]:
     """Serves the models until the block ends."""
     command = [str(Path(sys.executable).with_name("conveyor")), "serve", str(models)]
-    ports = ["--port", str(port), "--metrics-port", "0", "--log-level", "error", "--num-threads", "1"]
+    ports = ["--port", "0", "--metrics-port", "0", "--log-level", "error", "--num-threads", "1"]
     process = subprocess.Popen([*command, *ports, *flags], stdout=subprocess.PIPE, text=True)
     with process:
         assert process.stdout is not None
@@ -57,8 +57,7 @@ class Proxy:
     """Passes bytes between clients and `address`. Answers can be swallowed, and connections cut."""
 
     def __init__(self, address: str) -> None:
-        host, _, port = address.rpartition(":")
-        self._target = (host, int(port))
+        self.redirect(address)
         self._writers: set[asyncio.StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
         self.is_mute = False  # what the server says is lost
@@ -73,6 +72,11 @@ class Proxy:
         self._server.close()
         self.cut()
         await asyncio.gather(*self._pumps, return_exceptions=True)
+
+    def redirect(self, address: str) -> None:
+        """Takes new connections to another server."""
+        host, _, port = address.rpartition(":")
+        self._target = (host, int(port))
 
     def cut(self) -> None:
         """Breaks every connection, without a goodbye."""

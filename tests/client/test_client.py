@@ -13,6 +13,7 @@ from conveyor.client import (
     SessionEnded,
     Tensor,
     Unavailable,
+    WrongPosition,
     connect,
 )
 from tests.client.serving import SYMBOLS, ServerProcess
@@ -55,6 +56,18 @@ async def test_an_id_in_use_is_refused(client: Client) -> None:
     async with client.open("letters", session_id="twice"):
         with pytest.raises(AlreadyExists):
             await client.open("letters", session_id="twice")
+
+
+async def test_an_id_may_be_used_again(client: Client) -> None:
+    """A new session of an id whose last one was closed starts anew, though the old object is still there."""
+    old = await client.open("letters", session_id="again")
+    await old.step("abc")
+    await old.close()
+
+    async with client.open("letters", session_id="again") as session:
+        assert (await session.step("a")).position == 1
+    with pytest.raises(SessionEnded):
+        await old.step("d")
 
 
 async def test_text_tokens_and_arrays_are_the_same_steps(client: Client) -> None:
@@ -156,6 +169,17 @@ async def test_a_generation_can_be_left_early(client: Client) -> None:
         result = await session.step("c", top_k=1)
         assert result.position >= 11
         assert (await session.refresh()).position == result.position
+
+
+async def test_a_refused_generation_changes_nothing(client: Client, server: ServerProcess) -> None:
+    """After a generation that was refused, a foreign step is still noticed."""
+    async with client.open("letters") as session, connect(server.address) as other:
+        with pytest.raises(InvalidArgument):
+            [_ async for _ in session.generate("a", temperature=-1)]
+        await (await other.session(session.id)).step("abc")
+
+        with pytest.raises(WrongPosition):
+            await session.step("a")
 
 
 async def test_a_session_is_attached_to_by_id(client: Client, server: ServerProcess) -> None:

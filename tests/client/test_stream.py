@@ -1,8 +1,10 @@
 """The shared stream: coalescing, order, and what happens when the connection breaks."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from conveyor.client import (
@@ -10,6 +12,7 @@ from conveyor.client import (
     Client,
     InvalidArgument,
     NotFound,
+    ResourceExhausted,
     Session,
     SessionEnded,
     StepTimeout,
@@ -51,7 +54,7 @@ async def reached(client: Client, session_id: str, position: int) -> None:
 
 async def progressed(sessions: list[Session], num_steps: int) -> None:
     """Waits until the sessions have so many answers together."""
-    while sum(session.position for session in sessions) < num_steps:  # noqa: ASYNC110 - positions have no event
+    while sum(session.position for session in sessions) < num_steps:
         await asyncio.sleep(0)
 
 
@@ -208,6 +211,36 @@ async def test_a_generation_goes_on_after_a_cut(client: Client, proxy: Proxy) ->
         assert [token.token async for token in session.generate("abc", max_tokens=20)] == expected
 
 
+async def test_a_generation_that_is_cut_is_never_wrong(client: Client, proxy: Proxy) -> None:
+    """Cut between two tokens, a generation goes on with the right ones, or says that some were lost."""
+    async with client.open("letters", seed=5) as whole:
+        expected = [token.token async for token in whole.generate("abc", max_tokens=300)]
+    async with connect(proxy.address) as cut_off, cut_off.open("letters", seed=5) as session:
+        tokens: list[int] = []
+        with suppress(WrongPosition):
+            async for token in session.generate("abc", max_tokens=300):
+                tokens.append(token.token)
+                if len(tokens) == 5:
+                    proxy.cut()
+            assert len(tokens) == 300
+
+        assert tokens == expected[: len(tokens)]
+        assert (await session.step("a")).position >= 3 + len(tokens)
+
+
+async def test_a_giant_chunk_is_refused_alone(models: Path) -> None:
+    """A chunk larger than the server takes fails, and the steps of other sessions go on."""
+    with serving(models, "--max-message-bytes", "65536") as server:
+        async with connect(server.address) as client, client.open("frames") as giant, client.open("letters") as small:
+            frames = np.zeros((100_000, 3), np.float32)
+            results = await asyncio.gather(giant.step(frames), small.step("a"), return_exceptions=True)
+
+            assert isinstance(results[0], ResourceExhausted)
+            assert not isinstance(results[1], BaseException)
+            assert (await small.step("b")).position == 2
+            assert (await giant.step(frames[:3])).position == 3
+
+
 def reconnect(proxy: Proxy) -> None:
     """Ends the silence with a new connection."""
     proxy.is_deaf = False
@@ -249,19 +282,20 @@ def reconnect_answers(proxy: Proxy) -> None:
     proxy.cut()
 
 
-async def test_a_restarted_server_does_not_know_the_session(models: Path) -> None:
+async def test_a_restarted_server_does_not_know_the_session(models: Path, server: ServerProcess) -> None:
     """After a restart the session is gone, and the client says so instead of starting it anew."""
     with serving(models) as first:
-        async with connect(first.address) as client:
+        async with Proxy(first.address) as proxy, connect(proxy.address) as client:
             session = await client.open("letters")
             await session.step("a")
             first.process.kill()
             first.process.wait()
-            with serving(models, port=int(first.address.split(":")[1])):
-                with pytest.raises(NotFound):
-                    await session.step("b")
-                async with client.open("letters") as another:
-                    assert (await another.step("b")).position == 1
+            proxy.redirect(server.address)
+
+            with pytest.raises(NotFound):
+                await session.step("b")
+            async with client.open("letters") as another:
+                assert (await another.step("b")).position == 1
 
 
 async def test_a_drained_server_tells_its_sessions(models: Path) -> None:

@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from conveyor.client.connection import Connection
 from conveyor.client.errors import AlreadyExists
 from conveyor.client.inputs import tensor_from
+from conveyor.client.lane import Lane
 from conveyor.client.results import Model, SessionInfo, model_from, session_from
 from conveyor.client.session import Opening, Session
 from conveyor.client.stream import Stream
@@ -87,7 +88,8 @@ class Client:
         """
         request = session_pb2.GetSessionRequest(session_id=session_id)
         response = await self._connection.call(self._connection.stub.GetSession, request)
-        return await self._attach(response.session)
+        lane = self._stream.lane(session_id, response.session.position)
+        return await self._session(response.session, lane)
 
     async def sessions(self, model: str = "") -> list[SessionInfo]:
         """All open sessions, of one model or of all, in the order in which they were opened."""
@@ -115,12 +117,11 @@ class Client:
             if not is_minted:
                 raise
             return await self.session(request.session_id)
-        return await self._attach(response.session)
+        lane = self._stream.new_lane(request.session_id, response.session.position)
+        return await self._session(response.session, lane)
 
-    async def _attach(self, session: session_pb2.Session) -> Session:
-        model = await self._model_of(session)
-        lane = self._stream.lane(session.session_id, session.position)
-        return Session(self._connection, self._stream, lane, model)
+    async def _session(self, session: session_pb2.Session, lane: Lane) -> Session:
+        return Session(self._connection, self._stream, lane, await self._model_of(session))
 
     async def _model_of(self, session: session_pb2.Session) -> Model:
         key = (session.model_name, session.model_version)

@@ -9,7 +9,15 @@ import grpc
 
 from conveyor.client.backoff import Backoff
 from conveyor.client.connection import Connection, sleep_before_retry
-from conveyor.client.errors import ClientError, DeadlineExceeded, NotFound, WrongPosition, from_call
+from conveyor.client.errors import (
+    ClientError,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    WrongPosition,
+    from_call,
+)
 from conveyor.client.inputs import Tokens, tokens_from
 from conveyor.client.lane import Lane
 from conveyor.client.results import GeneratedToken, Model, generated_tokens
@@ -90,13 +98,17 @@ class GenerationCall:
             if isinstance(error, WrongPosition) and was_loose and error.position is not None:
                 self._request.position, was_loose = error.position, False
                 continue
-            self._check_resumable(error)
+            self._check_resumable(error, was_loose)
             await sleep_before_retry(error, backoff, deadline)
 
     async def _messages(self) -> AsyncIterator[generate_pb2.GenerateResponse]:
         call: Any = self._connection.stub.Generate(self._request)
         try:
-            while (message := await asyncio.wait_for(call.read(), self._timeout)) is not grpc.aio.EOF:
+            while True:
+                async with asyncio.timeout(self._timeout):
+                    message = await call.read()
+                if message is grpc.aio.EOF:
+                    return
                 yield message
         except TimeoutError:
             raise DeadlineExceeded("no token in time", position=self._lane.position) from None
@@ -110,9 +122,12 @@ class GenerationCall:
         self._request.max_tokens -= len(message.tokens)
         del self._request.tokens[:]
 
-    def _check_resumable(self, error: ClientError) -> None:
+    def _check_resumable(self, error: ClientError, was_loose: bool) -> None:
+        """Raises `error` if going on could miss a stop sequence."""
         if isinstance(error, NotFound):
             self._lane.check_open()
+        if isinstance(error, InvalidArgument | FailedPrecondition):
+            self._lane.is_loose = was_loose  # refused before anything was consumed
         if isinstance(error, WrongPosition) and error.position is not None:
             self._lane.settle(error.position)
         is_started = not self._request.tokens

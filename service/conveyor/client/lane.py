@@ -59,6 +59,11 @@ class Lane:
         self.position = self.next_position = position
         self.is_loose = False
 
+    @property
+    def is_ended(self) -> bool:
+        """True after the news of the session's end."""
+        return self._ended is not None
+
     def check_open(self) -> None:
         """Raises SessionEnded if the server has ended the session."""
         if self._ended is not None:

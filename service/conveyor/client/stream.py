@@ -52,11 +52,18 @@ class Stream:
         self.num_messages = 0
         self.num_chunks = 0
 
+    def new_lane(self, session_id: str, position: int) -> Lane:
+        """A lane for a session that has just been opened; one before of the same id has ended."""
+        lane = self._lanes[session_id] = Lane(session_id, position)
+        return lane
+
     def lane(self, session_id: str, position: int) -> Lane:
-        """The lane of a session, shared by all who hold it here; at `position` if it is new."""
+        """The lane of a session that is open, shared by all who hold it here."""
         lane = self._lanes.get(session_id)
-        if lane is None:
-            lane = self._lanes[session_id] = Lane(session_id, position)
+        if lane is None or lane.is_ended:
+            return self.new_lane(session_id, position)
+        if not lane.chunks:
+            lane.settle(position)
         return lane
 
     def submit(
