@@ -41,20 +41,22 @@ class Engine:
         self.state_bytes = model.signature.state_bytes
         self.runner = Runner(model, 1 + limits.num_slots + limits.max_batch, device, max_batch=limits.max_batch)
         graph = self.runner.graph
+        max_batch = limits.max_batch if graph.can_batch else 1
+        self.runner.warm_up(max_batch)
         self._core = Core(
             model.signature,
             limits,
             self.runner.initial_rows(),
             is_ragged=graph.is_ragged,
             max_run_steps=min(limits.max_run_steps, graph.max_steps or limits.max_run_steps),
-            max_batch=limits.max_batch if graph.can_batch else 1,
+            max_batch=max_batch,
         )
         self._limits, self._observer = limits, observer
-        self._max_batch = limits.max_batch if graph.can_batch else 1
+        self._max_batch = max_batch
         self._batches: SimpleQueue[tuple[Batch, Assembly] | None] = SimpleQueue()
         self._thread = Thread(target=self._run_batches, name=f"run-{name}-{version}", daemon=True)
         self._num_running = 0
-        self._step_seconds = INLINE_SECONDS  # measured cost of a small run's step; pessimistic until measured
+        self._step_seconds = self.runner.warm_up(1)  # cost of a small run's step, followed from here on
         self._is_draining = False
         self._idle = asyncio.Event()  # set once a draining engine has no work left
         self._is_pump_due = False
@@ -235,8 +237,8 @@ class Engine:
         waits = [began - job.arrived for job in batch.jobs if not job.num_done and job.num_steps]
         if batch.spills:
             self._observer.states_spilled(len(batch.spills))
-        if batch.restores:
-            self._observer.states_restored(len(batch.restores))
+        if batch.num_returning:
+            self._observer.states_restored(batch.num_returning)
         self._observer.batch_ran(
             BatchRecord(len(batch), sum(batch.lengths), len(assembly.drawn), results.run_seconds, np.array(waits))
         )

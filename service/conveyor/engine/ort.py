@@ -29,7 +29,10 @@ def make_session(graph: bytes, device: Device, num_threads: int) -> onnxruntime.
     Raises:
         FailedPrecondition: CUDA was asked for and does not work here.
     """
-    if device.provider == "cpu" or (device.provider == "auto" and CUDA not in onnxruntime.get_available_providers()):
+    is_built_in = CUDA in onnxruntime.get_available_providers()
+    if device.provider == "cuda" and not is_built_in:
+        raise FailedPrecondition("provider: cuda was asked for, but the installed ONNX Runtime is without it")
+    if device.provider == "cpu" or not is_built_in:
         return _make(graph, [CPU], num_threads)
     onnxruntime.preload_dlls()
     session = _make(graph, [(CUDA, _cuda_options(device)), CPU], num_threads)

@@ -54,7 +54,9 @@ class Residence:
             session = job.session
             if not session.slot:
                 session.slot = self._take(batch, victims)
-                batch.restores.append((session, self.store.get(session.session_id) or self._initial))
+                stored = self.store.get(session.session_id)
+                batch.restores.append((session, stored or self._initial))
+                batch.num_returning += stored is not None
                 self._resident[session] = None
             if not job.slot:
                 job.slot = self._take(batch, victims)

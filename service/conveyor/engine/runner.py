@@ -12,6 +12,7 @@ from conveyor.engine.head_sessions import Heads
 from conveyor.engine.limits import Device
 from conveyor.engine.ort import CUDA, Placement, make_session, node_placement
 from conveyor.engine.threads import run_threads
+from conveyor.engine.warm_up import warm_up_feeds
 from conveyor.graph.arena import Scatter, check_arena_size
 from conveyor.graph.model_file import ModelFile
 from conveyor.graph.serving import build_serving_graph
@@ -66,6 +67,15 @@ class Runner:
     def placement(self) -> list[Placement]:
         """Where each node of the serving graph runs."""
         return node_placement(self._session)
+
+    def warm_up(self, num_sessions: int) -> float:
+        """Makes a step of so many sessions in slots that nobody has yet, every head included; returns its seconds.
+
+        What a model cannot do shows here, before it serves, and the first client does not pay for first times.
+        """
+        results = Results()
+        self.run(warm_up_feeds(self.graph.signature, num_sessions), results)
+        return results.run_seconds
 
     def run(self, feeds: Feeds, results: Results) -> None:
         """Spills, restores, advances the batch and reads what was asked for, filling `results` as it goes.
