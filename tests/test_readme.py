@@ -6,12 +6,14 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
 from bench.server import Server
 
 from conveyor.settings import Settings
 from conveyor.v1 import sequence_service_pb2
 
 ROOT = Path(__file__).parents[1]
+PAGES = sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "deploy" / "README.md"))
 README = (ROOT / "README.md").read_text()
 
 
@@ -58,3 +60,11 @@ def test_the_client_example_runs() -> None:
 
     assert len(done.stdout) > 300
     assert re.search(r"^at 332 \[", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """Each relative link of the documentation is the path of a file."""
+    links = re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text())
+
+    assert [link for link in links if not (page.parent / link).exists()] == []
