@@ -9,7 +9,7 @@ import torch
 
 from conveyor.engine.core import Core
 from conveyor.engine.feeds import Results
-from conveyor.engine.limits import Device, Limits
+from conveyor.engine.limits import Device, Limits, Provider
 from conveyor.engine.runner import Runner
 from conveyor.engine.work import Answer, Chunk, EndReason, Generation, OpenOptions, Sampling, Token, Want
 from conveyor.errors import ConveyorError
@@ -18,15 +18,16 @@ from conveyor.graph.model_file import ModelFile, model_from_proto
 Outcome = Answer | Token | ConveyorError
 
 
-RUNNERS: dict[tuple[str, int, int, bool], Runner] = {}
+PROVIDER: Provider = "cpu"  # where engines run; the tests of a GPU set it
+RUNNERS: dict[tuple[Provider, str, int, int, bool], Runner] = {}
 
 
 def runner_of(model: ModelFile, limits: Limits, *, is_fixed: bool) -> Runner:
     """One runner for all engines of a model and size: quick, and its arenas are full of what others left behind."""
     num_rows = 1 + limits.num_slots + limits.max_batch
-    key = model.fingerprint, num_rows, limits.max_batch, is_fixed
+    key = PROVIDER, model.fingerprint, num_rows, limits.max_batch, is_fixed
     if key not in RUNNERS:
-        device = Device(provider="cpu", num_threads=1)
+        device = Device(PROVIDER, num_threads=1)
         RUNNERS[key] = Runner(model, num_rows, device, max_batch=limits.max_batch, is_fixed=is_fixed)
     return RUNNERS[key]
 
