@@ -12,7 +12,7 @@ from conveyor.engine.feeds import Results
 from conveyor.engine.job import ChunkJob, GenerationJob, Job
 from conveyor.engine.limits import Limits
 from conveyor.engine.residence import Residence
-from conveyor.engine.scheduler import Batch, Scheduler
+from conveyor.engine.scheduler import STEP_ROWS, Batch, Scheduler
 from conveyor.engine.session import Session
 from conveyor.engine.table import SessionTable
 from conveyor.engine.validation import Validator
@@ -27,6 +27,9 @@ from conveyor.errors import (
     WrongPosition,
 )
 from conveyor.signature import Signature
+
+# A batch of this size has made the fixed cost of a step (`STEP_ROWS`) small beside that of its rows.
+WORTHWHILE_SESSIONS = 8 * STEP_ROWS
 
 Outcome = tuple[Sink, Any, Answer | Token | ConveyorError]
 
@@ -52,9 +55,19 @@ class Core:
         # A run writes to spare slots, so there must be a batch of them beyond those that hold sessions.
         self.residence = Residence(limits.num_slots + max_batch, initial)
         self.num_waiting = 0
+        self._num_running = 0  # sessions in batches that have not come back
         self.outcomes: list[Outcome] = []
         self.ended: list[tuple[Session, EndReason]] = []
         self._sessions_of: dict[Sink, dict[Session, None]] = {}
+
+    @property
+    def batch_limit(self) -> int:
+        """Most sessions of the next batch: half of the active ones, so that one half runs while the other is answered.
+
+        A batch that would be too small to be worth it is not halved.
+        """
+        num_active = self._num_running + len(self._scheduler)
+        return min(self._scheduler.max_batch, max(WORTHWHILE_SESSIONS, (num_active + 1) // 2))
 
     @property
     def num_ready(self) -> int:
@@ -86,33 +99,34 @@ class Core:
 
     def next_batch(self, now: float) -> tuple[Batch, Assembly] | None:
         """The next run, with its slots; None if no session can run."""
-        chosen, victims = self._choose(now)
+        chosen, victims = self._choose(self.batch_limit, now)
         if not chosen:
             return None
         batch = self._scheduler.form(chosen)
         self.residence.settle(batch, victims)
+        self._num_running += len(batch)
         for victim in batch.spills:
             self._scheduler.discard(victim)
         return batch, self._assembler.assemble(batch)
 
-    def _choose(self, now: float) -> tuple[list[Session], list[Session]]:
+    def _choose(self, limit: int, now: float) -> tuple[list[Session], list[Session]]:
         """The next batch's sessions, and those that leave the arena for them."""
-        max_batch = self._scheduler.max_batch
         for session in self._scheduler.line():
             if session.jobs[0].deadline <= now:
                 self._fail_first(session, DeadlineExceeded("the deadline passed before the steps ran"))
-        if self.residence.has_room(max_batch):
-            return self._scheduler.line()[:max_batch], []
+        if self.residence.has_room(limit):
+            return self._scheduler.line()[:limit], []
         plan, chosen = self.residence.plan(), list[Session]()
         for session in self._scheduler.line():
             if plan.admit(session):
                 chosen.append(session)
-                if len(chosen) == max_batch:
+                if len(chosen) == limit:
                     break
         return chosen, plan.victims
 
     def finish(self, batch: Batch, assembly: Assembly, results: Results, now: float) -> None:
         """Takes a run's results: commits what is complete and lets the sessions go on."""
+        self._num_running -= len(batch)
         self.residence.confirm(batch, results.spilled)
         self._assembler.absorb(batch, assembly, results)
         for job in batch.jobs:
@@ -130,6 +144,7 @@ class Core:
 
     def fail(self, batch: Batch, results: Results) -> None:
         """Takes a failed run: its jobs fail, and its sessions are where they were before those jobs."""
+        self._num_running -= len(batch)
         self.residence.revoke(batch, results.spilled)
         for job in batch.jobs:
             job.session.is_running = False

@@ -52,7 +52,6 @@ class Engine:
             max_batch=max_batch,
         )
         self._limits, self._observer = limits, observer
-        self._max_batch = max_batch
         self._batches: SimpleQueue[tuple[Batch, Assembly] | None] = SimpleQueue()
         self._thread = Thread(target=self._run_batches, name=f"run-{name}-{version}", daemon=True)
         self._num_running = 0
@@ -192,7 +191,7 @@ class Engine:
 
     def _can_start(self) -> bool:
         """One batch at a time lets the next grow meanwhile; a second may wait beside it if it cannot grow."""
-        return self._num_running == 0 or (self._num_running == 1 and self._core.num_ready >= self._max_batch)
+        return self._num_running == 0 or (self._num_running == 1 and self._core.num_ready >= self._core.batch_limit)
 
     def _is_inline(self, batch: Batch) -> bool:
         if self._num_running or self.runner.is_cuda or len(batch) > INLINE_SESSIONS:

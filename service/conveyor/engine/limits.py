@@ -1,6 +1,7 @@
 """How much an engine may hold, where it runs, and how much it holds now."""
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 Provider = Literal["auto", "cpu", "cuda"]
@@ -17,7 +18,7 @@ class Limits:
 
     num_slots: int = 4096
     max_sessions: int = 100_000
-    max_batch: int = 128
+    max_batch: int = 256
     max_run_steps: int = 64
     max_chunk_steps: int = 4096
     max_waiting_chunks: int = 16_384
@@ -30,7 +31,9 @@ class Limits:
         problems = [f"{name}: must be at least 1, got {value}" for name in counts if (value := getattr(self, name)) < 1]
         times = ("idle_timeout", "max_idle_timeout", "max_lifetime")
         problems += [
-            f"{name}: must be above 0 s, got {value}" for name in times if not (value := getattr(self, name)) > 0
+            f"{name}: must be above 0 s and finite, got {value}"
+            for name in times
+            if not 0 < (value := getattr(self, name)) < inf
         ]
         if self.idle_timeout > self.max_idle_timeout:
             problems.append(f"idle_timeout: {self.idle_timeout} s is above max_idle_timeout, {self.max_idle_timeout} s")

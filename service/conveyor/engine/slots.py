@@ -22,8 +22,9 @@ class SlotPool:
 
     def take_many(self, count: int) -> list[int]:
         """So many free slots; ask `num_free` first."""
-        taken = self._free[-count:]
-        del self._free[-count:]
+        left = len(self._free) - count
+        taken = self._free[left:]
+        del self._free[left:]
         return taken
 
     def give(self, slot: int) -> None:
