@@ -1,0 +1,61 @@
+"""Which engine a name or an id leads to."""
+
+from collections.abc import Callable
+
+import pytest
+
+from conveyor.engine.engine import Engine
+from conveyor.engine.engines import Engines
+from conveyor.engine.limits import Device, Limits
+from conveyor.engine.work import OpenOptions
+from conveyor.errors import AlreadyExists, NotFound
+from conveyor.graph.model_file import ModelFile, model_from_proto
+from tests.engine.test_engine import Counts
+from tests.models import make_model
+
+
+@pytest.fixture(scope="module")
+def make() -> Callable[[str, int], Engine]:
+    model: ModelFile = model_from_proto(make_model()[0])
+    limits, device = Limits(num_slots=2, max_batch=2), Device("cpu", num_threads=1)
+    return lambda name, version: Engine(model, name, version, limits, device, Counts())
+
+
+def test_models_are_found_by_name_and_version(make: Callable[[str, int], Engine]) -> None:
+    """Version 0 is the newest by number; a name or version that is not loaded is told with what is."""
+    old, new, other = make("lm", 9), make("lm", 10), make("tagger", 1)
+    engines = Engines([new, other, old])
+
+    assert engines.all() == [old, new, other]
+    assert engines.of_model("lm") is new
+    assert engines.of_model("lm", 9) is old
+    with pytest.raises(NotFound, match="loaded: 9, 10"):
+        engines.of_model("lm", 3)
+    with pytest.raises(NotFound, match="loaded: lm, tagger"):
+        engines.of_model("vad")
+    with pytest.raises(NotFound, match="must be given"):
+        engines.of_model("")
+
+
+def test_a_lone_model_needs_no_name(make: Callable[[str, int], Engine]) -> None:
+    """While one model is loaded, in however many versions, its name may be left out."""
+    old, new = make("lm", 1), make("lm", 2)
+
+    assert Engines([old, new]).of_model("") is new
+    assert Engines([old, new]).of_model("", 1) is old
+
+
+def test_ids_are_unique_over_all_models(make: Callable[[str, int], Engine]) -> None:
+    """An id that a session of any model has is refused, and leads to that session's engine."""
+    first, second = make("a", 1), make("b", 1)
+    engines = Engines([first, second])
+    engines.open("b", 0, OpenOptions(session_id="x"))
+
+    assert engines.of_session("x") is second
+    with pytest.raises(AlreadyExists):
+        engines.open("a", 0, OpenOptions(session_id="x"))
+    with pytest.raises(NotFound):
+        engines.of_session("y")
+    second.close("x")
+    engines.open("a", 0, OpenOptions(session_id="x"))
+    assert engines.of_session("x") is first
