@@ -149,7 +149,7 @@ def generation(tokens: tuple[int, ...] = (1,), max_tokens: int = 5, **fields: An
         (generation(max_tokens=0), "max_tokens"),
         (generation(top_k=11), "top_k_log_probabilities"),
         (generation(top_k=-1), "top_k_log_probabilities"),
-        (generation(stop_sequences=((1, 10),)), "stop_sequences[1]"),
+        (generation(stop_sequences=((1,), (1, 2, 10))), "stop_sequences[1].tokens[2]"),
         (generation(stop_sequences=((1,), ())), "stop_sequences"),
         (generation(sampling=Sampling(temperature=-0.1)), "sampling.temperature"),
         (generation(sampling=Sampling(temperature=float("nan"))), "sampling.temperature"),

@@ -55,8 +55,8 @@ class Validator:
             raise InvalidArgument("tokens", "empty, and the session has no generated or scored token to go on from")
         self._check_length("tokens", len(generation.tokens))
         self._check_tokens("tokens", generation.tokens)
-        for stop in generation.stop_sequences:
-            self._check_tokens("stop_sequences", stop)
+        for index, stop in enumerate(generation.stop_sequences):
+            self._check_tokens(f"stop_sequences[{index}].tokens", stop)
         self._check_sampling(generation)
 
     def _tokens(self, chunk: Chunk) -> list[int]:
@@ -135,7 +135,7 @@ class Validator:
             ("sampling.top_p", 0 < sampling.top_p <= 1, "must be above 0 and at most 1"),
             (
                 "sampling.repetition_penalty",
-                0 < sampling.repetition_penalty < float("inf"),
+                0 < sampling.repetition_penalty < inf,
                 "must be above 0, and finite",
             ),
             (
