@@ -12,7 +12,7 @@ from conveyor.engine.engine import Engine
 from conveyor.engine.engines import Engines
 from conveyor.graph.model_file import read_model
 from conveyor.repository import Entry, find_models
-from conveyor.rpc.server import RpcServer
+from conveyor.rpc.server import RpcServer, join_address
 from conveyor.settings import Settings
 from conveyor.telemetry.endpoint import MetricsEndpoint
 from conveyor.telemetry.metrics import Metrics
@@ -21,7 +21,7 @@ log = logging.getLogger("conveyor.server")
 
 # The event loop and the run threads share the interpreter: a thread that comes back from ONNX Runtime waits this long
 # at most for a busy loop to let it in, instead of Python's 5 ms.
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.00005
 GRACE_SECONDS = 2.0  # to send what is ready, once nothing runs any more
 
 
@@ -30,19 +30,18 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._metrics = Metrics()
+        self.metrics = Metrics()
         self.engines = Engines(())
-        self._stopping: asyncio.Task[None] | None = None
 
     @property
     def address(self) -> str:
         """Where gRPC listens."""
-        return _join(self._settings.host, self.port)
+        return join_address(self._settings.host, self.port)
 
     @property
     def metrics_address(self) -> str:
         """Where the metrics are."""
-        return _join(self._settings.host, self.metrics_port)
+        return join_address(self._settings.host, self.metrics_port)
 
     async def start(self) -> None:
         """Listens, loads the models and serves.
@@ -54,16 +53,16 @@ class Server:
         sys.setswitchinterval(SWITCH_SECONDS)
         settings = self._settings
         entries = find_models(settings.models)
-        self._rpc = RpcServer(_join(settings.host, settings.port), self._metrics, settings.max_message_bytes)
+        self._rpc = RpcServer(settings.host, settings.port, self.metrics, settings.max_message_bytes)
         self.port = self._rpc.port
         try:
-            self._endpoint = _open_endpoint(self._metrics, settings)
+            self._endpoint = _open_endpoint(self.metrics, settings)
         except BaseException:
             await self._rpc.close()
             raise
         self.metrics_port = self._endpoint.port
         try:
-            self.engines = self._metrics.engines = Engines([await self._load(entry) for entry in entries])
+            self.engines = self.metrics.engines = Engines([await self._load(entry) for entry in entries])
         except BaseException:
             await self._rpc.close()
             await self._endpoint.close()
@@ -74,7 +73,7 @@ class Server:
 
     async def _load(self, entry: Entry) -> Engine:
         begun = time.perf_counter()
-        metrics = self._metrics.of_model(entry.name, entry.version)
+        metrics = self.metrics.of_model(entry.name, entry.version)
         limits, device = self._settings.limits(), self._settings.device()
 
         def load() -> Engine:
@@ -86,11 +85,15 @@ class Server:
         log.info("model loaded", extra=fields)
         return engine
 
-    async def stop(self) -> None:
-        """Drains: refuses new work, finishes accepted work, ends sessions and streams, closes the ports."""
+    async def drain(self) -> None:
+        """Refuses new work, lets accepted work finish for at most `drain_timeout`, then ends every session."""
         log.info("draining", extra={"seconds": self._settings.drain_timeout})
         await self._rpc.drain()
         await asyncio.gather(*(engine.drain(self._settings.drain_timeout) for engine in self.engines.all()))
+
+    async def stop(self) -> None:
+        """Drains, ends the streams and closes the ports."""
+        await self.drain()
         await self._close(GRACE_SECONDS)
 
     async def kill(self) -> None:
@@ -175,9 +178,5 @@ def _open_endpoint(metrics: Metrics, settings: Settings) -> MetricsEndpoint:
     try:
         return MetricsEndpoint(metrics, settings.host, settings.metrics_port)
     except OSError as error:
-        address = _join(settings.host, settings.metrics_port)
+        address = join_address(settings.host, settings.metrics_port)
         raise OSError(f"cannot serve metrics on {address}: {error.strerror or error}") from error
-
-
-def _join(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

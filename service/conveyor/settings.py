@@ -55,7 +55,7 @@ class Settings:
         default=4096, metadata=_about("sessions of a model whose state stays on its device; others wait in host memory")
     )
     max_sessions: int = field(default=100_000, metadata=_about("open sessions of a model"))
-    max_batch: int = field(default=128, metadata=_about("sessions that advance in one run"))
+    max_batch: int = field(default=256, metadata=_about("sessions that advance in one run"))
     max_run_steps: int = field(
         default=64, metadata=_about("steps of one chunk in a run; longer chunks are cut to let others in")
     )
@@ -75,7 +75,7 @@ class Settings:
     )
     max_lifetime: float = field(default=604_800.0, metadata=_about("longest life of a session, in seconds"))
     drain_timeout: float = field(
-        default=30.0, metadata=_about("seconds that accepted work may take to finish when the server stops", 0)
+        default=30.0, metadata=_about("seconds that accepted work may take to finish when the server stops", 0, 86_400)
     )
     log_level: Literal["debug", "info", "warning", "error"] = field(
         default="info", metadata=_about("least severity that is logged")
@@ -84,7 +84,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if problems := [*self._out_of_range(), *_problems_of(self.limits), *_problems_of(self.device)]:
-            raise SettingsError(problems)
+            raise SettingsError(dict.fromkeys(problems))  # a provider is checked twice
 
     def limits(self) -> Limits:
         """What each engine may hold."""

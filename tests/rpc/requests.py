@@ -38,6 +38,12 @@ async def until(holds: Callable[[], bool]) -> None:
         await asyncio.sleep(0.005)
 
 
+async def read_all(call: Any, responses: list[Any]) -> None:
+    """Reads messages into the list until the call ends; raises if it fails."""
+    while (response := await call.read()) is not grpc.aio.EOF:
+        responses.append(response)
+
+
 def logits(*names: str, last_only: bool = False) -> step_pb2.Outputs:
     """Asks for whole outputs."""
     return step_pb2.Outputs(names=names or ["logits"], last_only=last_only)

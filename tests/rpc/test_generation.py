@@ -9,7 +9,7 @@ import pytest
 
 from conveyor.server import Server
 from conveyor.v1 import generate_pb2
-from tests.rpc.requests import failure_of, logits, open_session, position_of, read_failure, step, to_array, until
+from tests.rpc.requests import failure_of, logits, open_session, position_of, read_all, step, to_array, until
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -92,7 +92,7 @@ async def test_a_generation_goes_on_from_the_last(stub: Any) -> None:
         ({"tokens": [1, 20]}, "tokens[1]"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"stop_sequences": [{"tokens": [1]}, {}]}, "stop_sequences[1].tokens"),
-        ({"stop_sequences": [{"tokens": [99]}]}, "stop_sequences[0]"),
+        ({"stop_sequences": [{"tokens": [99]}]}, "stop_sequences[0].tokens[0]"),
         ({"top_k_log_probabilities": 21}, "top_k_log_probabilities"),
         ({"sampling": generate_pb2.Sampling(temperature=-1)}, "sampling.temperature"),
         ({"sampling": generate_pb2.Sampling(temperature=float("nan"))}, "sampling.temperature"),
@@ -146,10 +146,8 @@ async def test_tokens_come_while_it_runs(server: Server, stub: Any) -> None:
 async def test_a_deadline_stops_it(server: Server, stub: Any) -> None:
     """The tokens that were made stay consumed, and the call is DEADLINE_EXCEEDED."""
     session = await open_session(stub)
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        async for _ in stub.Generate(request(session, [1], 1_000_000), timeout=0.3):
-            pass
+    failure = await failure_of(read_all(stub.Generate(request(session, [1], 1_000_000), timeout=0.3), []))
     await until(lambda: server.engines.of_model("tiny").stats().num_waiting == 0)
 
-    assert read_failure(raised.value).code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert failure.code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert 1 <= await position_of(stub, session) < 1_000_000

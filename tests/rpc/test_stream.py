@@ -12,7 +12,7 @@ from conveyor.rpc.stream import MAX_RESPONSE_BYTES
 from conveyor.server import Server
 from conveyor.v1 import sequence_service_pb2_grpc, session_pb2, step_pb2
 from tests.rpc.conftest import StartServer
-from tests.rpc.requests import failure_of, logits, open_session, position_of, read_failure, step, to_array, until
+from tests.rpc.requests import failure_of, logits, open_session, position_of, read_all, step, to_array, until
 
 
 def chunk(session: str, tokens: list[int], request_id: int = 0, **fields: Any) -> step_pb2.Chunk:
@@ -268,9 +268,7 @@ async def test_a_giant_message_ends_its_stream_alone(start: StartServer) -> None
         session = await open_session(stub)
         call = stub.Stream()
         await send(call, chunk(session, [1] * 20_000))
-        with pytest.raises(grpc.aio.AioRpcError) as raised:
-            while await call.read() is not grpc.aio.EOF:
-                pass
+        failure = await failure_of(read_all(call, []))
 
-        assert read_failure(raised.value).code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert (await step(stub, session, [1], position=0)).position == 1

@@ -1,5 +1,8 @@
 """The gRPC server: our service, health and reflection on one port."""
 
+import socket
+from typing import Any
+
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -22,24 +25,26 @@ class RpcServer:
         OSError: the port cannot be listened on.
     """
 
-    def __init__(self, address: str, metrics: Metrics, max_message_bytes: int) -> None:
+    def __init__(self, host: str, port: int, metrics: Metrics, max_message_bytes: int) -> None:
         self._metrics = metrics
         self._server = grpc.aio.server(
             interceptors=[CallInterceptor(metrics, SERVICE)], options=_options(max_message_bytes)
         )
+        address = join_address(host, port)
         try:
+            _try_port(host, port)
             self.port: int = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise OSError(
-                f"cannot listen on {address}: the port is in use or the address is not this machine's"
-            ) from error
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise OSError(f"cannot listen on {address}: {reason}") from error
 
     async def start(self, engines: Engines, max_stream_steps: int) -> None:
         """Answers calls; all engines are warm."""
         self._servicer = SequenceServicer(engines, self._metrics, max_stream_steps)
         self._health = Health()
         await self._health.begin([SERVICE, *{engine.name for engine in engines.all()}])
-        sequence_service_pb2_grpc.add_SequenceServiceServicer_to_server(self._servicer, self._server)
+        add_servicer: Any = sequence_service_pb2_grpc.add_SequenceServiceServicer_to_server  # generated without types
+        add_servicer(self._servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), self._server)
         await self._server.start()
@@ -57,6 +62,18 @@ class RpcServer:
     async def close(self) -> None:
         """Gives up the port of a server that was never started."""
         await self._server.stop(None)
+
+
+def join_address(host: str, port: int) -> str:
+    """`host:port`, with brackets for IPv6."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _try_port(host: str, port: int) -> None:
+    # gRPC would not say why it cannot listen, and its C core would write a line of its own to stderr.
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
 
 
 def _options(max_message_bytes: int) -> list[tuple[str, int]]:

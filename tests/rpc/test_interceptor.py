@@ -1,0 +1,58 @@
+"""What surrounds a call: its metrics and its status."""
+
+from typing import Any
+
+import grpc
+import pytest
+
+from conveyor.rpc.interceptor import CallInterceptor
+from conveyor.server import Server
+from conveyor.telemetry.metrics import Metrics
+from conveyor.v1 import model_pb2
+from tests.rpc.requests import failure_of
+
+
+async def broken(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+    """A call with a defect."""
+    raise RuntimeError("the secret")
+
+
+async def test_the_unforeseen_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    """INTERNAL with an id; the log has the traceback under it."""
+    metrics = Metrics()
+    server = grpc.aio.server(interceptors=[CallInterceptor(metrics, "test.Service")])
+    handlers = {"Break": grpc.unary_unary_rpc_method_handler(broken, bytes, bytes)}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("test.Service", handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        failure = await failure_of(channel.unary_unary("/test.Service/Break")(b"x"))
+    await server.stop(None)
+
+    assert failure.code is grpc.StatusCode.INTERNAL
+    assert "secret" not in failure.message
+    assert caplog.records[-1].error_id in failure.message
+    assert "the secret" in caplog.text
+    assert metrics.requests == {("Break", "INTERNAL"): 1}
+
+
+async def test_calls_are_counted(server: Server, stub: Any) -> None:
+    """By method and code, with the time of the unary ones; none is left in progress."""
+    await stub.ListModels(model_pb2.ListModelsRequest())
+    await failure_of(stub.GetModel(model_pb2.GetModelRequest(name="none")))
+    stream = stub.Stream()
+    await stream.done_writing()
+    await stream.read()
+    metrics = server.metrics
+
+    assert metrics.requests == {("ListModels", "OK"): 1, ("GetModel", "NOT_FOUND"): 1, ("Stream", "OK"): 1}
+    assert metrics.request_seconds["GetModel"].buckets()[-1] == ("+Inf", 1)
+    assert "Stream" not in metrics.request_seconds
+    assert not any(metrics.calls.values())
+
+
+async def test_unknown_methods_are_unimplemented(channel: grpc.aio.Channel) -> None:
+    """A method that is not in the protos is gRPC's own matter."""
+    failure = await failure_of(channel.unary_unary("/conveyor.v1.SequenceService/None")(b""))
+
+    assert failure.code is grpc.StatusCode.UNIMPLEMENTED
