@@ -46,9 +46,20 @@ class LoopThread:
 
     def stop(self) -> None:
         """Ends the loop and its thread."""
+        self.run(_finish_tasks())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _finish_tasks() -> None:
+    """Lets gRPC's own tasks see the end of their calls; a loop that is closed over them complains."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    if tasks:
+        _, unfinished = await asyncio.wait(tasks, timeout=1.0)
+        for task in unfinished:
+            task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
 
 
 async def _next(generator: AsyncGenerator[Result, None]) -> Result:
