@@ -111,13 +111,15 @@ class Core:
 
     def _choose(self, limit: int, now: float) -> tuple[list[Session], list[Session]]:
         """The next batch's sessions, and those that leave the arena for them."""
-        for session in self._scheduler.line():
-            if session.jobs[0].deadline <= now:
-                self._fail_first(session, DeadlineExceeded("the deadline passed before the steps ran"))
+        line = self._scheduler.line()
+        if late := [session for session in line if session.jobs[0].deadline <= now]:
+            for session in late:
+                self._remove_from(session, 0, DeadlineExceeded("the deadline passed before the steps ran"))
+            line = self._scheduler.line()
         if self.residence.has_room(limit):
-            return self._scheduler.line()[:limit], []
+            return line[:limit], []
         plan, chosen = self.residence.plan(), list[Session]()
-        for session in self._scheduler.line():
+        for session in line:
             if plan.admit(session):
                 chosen.append(session)
                 if len(chosen) == limit:
@@ -151,7 +153,8 @@ class Core:
             if job.is_cancelled:
                 self._drop(job)
             else:
-                self._fail_first(job.session, RunFailed("the model's run failed; the session is as it was before it"))
+                problem = RunFailed("the model's run failed; the session is as it was before it")
+                self._remove_from(job.session, 0, problem)
         self._line_up(batch.spills)
 
     def _line_up(self, sessions: list[Session]) -> None:
@@ -172,7 +175,7 @@ class Core:
             return
         for index, job in enumerate(session.jobs):
             if job.work is work and not job.is_cancelled:
-                self._cancel_from(session, index)
+                self._remove_from(session, index, None)
                 return
 
     def detach(self, sink: Sink) -> None:
@@ -182,7 +185,7 @@ class Core:
             jobs = enumerate(session.jobs)
             index = next((i for i, job in jobs if job.sink is sink and not job.is_cancelled), None)
             if index is not None:
-                self._cancel_from(session, index)
+                self._remove_from(session, index, None)
         self.outcomes = [outcome for outcome in self.outcomes if outcome[0] is not sink]
 
     def end(self, session: Session, reason: EndReason) -> None:
@@ -296,15 +299,8 @@ class Core:
             self.outcomes.append((job.sink, job.tag, outcome))
             self.num_waiting -= 1
 
-    def _fail_first(self, session: Session, error: ConveyorError) -> None:
-        """Fails a session's first job, which no run holds, and aborts those that were to follow it."""
-        self._remove_from(session, 0, error)
-
-    def _cancel_from(self, session: Session, index: int) -> None:
-        """Forgets a job without a word, and aborts those that were to follow it."""
-        self._remove_from(session, index, None)
-
     def _remove_from(self, session: Session, index: int, error: ConveyorError | None) -> None:
+        """Fails a job with an error, or cancels it without a word, and aborts those that were to follow it."""
         removed = [session.jobs.pop() for _ in range(len(session.jobs) - index)][::-1]
         for behind in removed[1:]:
             self._settle(behind, Aborted("position: the request before this one failed"))

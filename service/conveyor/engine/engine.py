@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
 from queue import SimpleQueue
 from threading import Thread
 
@@ -228,12 +229,12 @@ class Engine:
             return
         if len(batch) <= INLINE_SESSIONS:
             self._step_seconds = 0.8 * self._step_seconds + 0.2 * results.run_seconds / batch.num_steps
-        self._observe(batch, assembly, results, now)
-        self._core.finish(batch, assembly, results, now)
-
-    def _observe(self, batch: Batch, assembly: Assembly, results: Results, now: float) -> None:
         began = now - results.run_seconds
         waits = [began - job.arrived for job in batch.jobs if not job.num_done and job.num_steps]
+        self._core.finish(batch, assembly, results, now)
+        self._observe(batch, assembly, results, waits)
+
+    def _observe(self, batch: Batch, assembly: Assembly, results: Results, waits: Sequence[float]) -> None:
         if batch.spills:
             self._observer.states_spilled(len(batch.spills))
         if batch.num_returning:

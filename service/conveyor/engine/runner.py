@@ -45,7 +45,8 @@ class Runner:
         self._free = FreeBinding(self._session, self.graph, self._arenas, where)
         self._single: Binding = self._free
         if self._is_fixed:
-            self._single = FixedBindings(self._session, self.graph, self._arenas, where, max_batch, num_rows)
+            most = max_batch if self.graph.can_batch else 1
+            self._single = FixedBindings(self._session, self.graph, self._arenas, where, most, num_rows)
 
     def _make_arenas(self, num_rows: int, device: Device) -> ArenaStore:
         self._arena_rows = num_rows

@@ -45,6 +45,10 @@ def check_roles(proto: ModelProto, signature: Signature) -> None:
     """
     if signature.contexts:
         raise ModelError(f"context {signature.contexts[0].name}: contexts are not served yet")
+    if signature.fixed_steps not in (None, 1):
+        raise ModelError(
+            f"fixed_steps: {signature.fixed_steps}; only graphs of any number of steps, or of 1, are served"
+        )
     constants = {tensor.name for tensor in proto.graph.initializer}
     inputs = {value.name: value for value in proto.graph.input if value.name not in constants}
     outputs = {value.name: value for value in proto.graph.output}
