@@ -647,3 +647,33 @@ class TestSpilling:
         engine.run(RuntimeError("lost"))
         for index, name in enumerate("abcdef"):
             check_next(engine, name, TEXT[index : index + 4])
+
+
+def test_unacknowledged_answers_of_pipelined_chunks_are_kept() -> None:
+    """A client that lost the answers of several chunks in flight can ask for each again."""
+    engine = ManualEngine(make_model()[0])
+    engine.open("a")
+    first = engine.chunk("a", [1], tag=1, position=0)
+    second = engine.chunk("a", [2], tag=2, position=1, acknowledged=0)
+    engine.run_all()
+    engine.chunk("a", [3], tag=3, position=2, acknowledged=0)
+    engine.run_all()
+
+    for tag, work in ((11, first), (12, second)):
+        engine.chunk("a", work.inputs["tokens"], tag=tag, position=work.position)
+
+        assert engine.answer(tag) is engine.answer(tag - 10)
+
+
+def test_acknowledged_answers_are_forgotten() -> None:
+    """Once a client has said that it has an answer, asking for it again is a wrong position."""
+    engine = ManualEngine(make_model()[0])
+    engine.open("a")
+    engine.chunk("a", [1], position=0)
+    engine.chunk("a", [2], position=1, acknowledged=0)
+    engine.run_all()
+    engine.chunk("a", [3], position=2, acknowledged=1)
+    engine.run_all()
+
+    with pytest.raises(WrongPosition):
+        engine.chunk("a", [1], position=0)

@@ -98,8 +98,7 @@ class Program:
             self.engine.core.cancel(self.session(name).jobs[0].work)
 
     def do_retry(self, name: str) -> None:
-        kept = self.session(name).kept
-        if kept is not None and self.session(name).tail == kept.start + kept.answer.num_steps:
+        for kept in self.session(name).kept:
             again = Chunk(**{f: getattr(kept.chunk, f) for f in ("session_id", "inputs", "want", "sink")})
             again.tag, again.position = object(), kept.start
             self.engine.core.accept(again, self.engine.now)

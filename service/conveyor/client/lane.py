@@ -76,6 +76,8 @@ class Lane:
     def append(self, pending: Pending) -> bool:
         """Puts a chunk behind those in flight, at its position. False if it must wait for `unsent`."""
         pending.chunk.position = self.next_position
+        if self.chunks:
+            pending.chunk.acknowledged_position = self.position
         self.next_position += pending.num_steps
         is_free = not self.chunks or self.chunks[0].is_sent
         self.chunks.append(pending)

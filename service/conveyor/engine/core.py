@@ -88,13 +88,16 @@ class Core:
                 return
             self._check_order(session, work)
             job = ChunkJob(session, work, tokens, num_steps, now)
+            acknowledged = work.acknowledged
         else:
             self._check_order(session, work)  # first: what is in flight decides whether a token is pending
             self._validator.generation(work, has_pending=session.pending is not None)
             job = GenerationJob(session, work, now)
+            acknowledged = None
         self._check_position(session, work.position)
         if self.num_waiting >= self._limits.max_waiting_chunks:
             raise ResourceExhausted("queue", f"{self.num_waiting} requests are waiting, the most allowed")
+        session.acknowledged = session.tail if acknowledged is None else acknowledged
         self._queue(session, job, now)
 
     def next_batch(self, now: float) -> tuple[Batch, Assembly] | None:
@@ -196,7 +199,7 @@ class Core:
         for job in list(session.jobs):
             self._settle(job, problem)
             job.is_cancelled = True
-        session.kept = None
+        session.kept = ()
         if session.is_running:
             self.residence.forget(session)
         else:
@@ -211,14 +214,12 @@ class Core:
         self.residence.evict(session)
 
     def _answer_again(self, session: Session, chunk: Chunk, num_steps: int) -> bool:
-        """True if the chunk asks again for the answer that is kept."""
-        kept = session.kept
-        if kept is None or kept.start != chunk.position or kept.answer.num_steps != num_steps:
-            return False
-        if not _same(kept.chunk, chunk):
-            return False
-        self.outcomes.append((chunk.sink, chunk.tag, kept.answer))
-        return True
+        """True if the chunk asks again for an answer that is kept."""
+        for kept in session.kept:
+            if kept.start == chunk.position and kept.answer.num_steps == num_steps and _same(kept.chunk, chunk):
+                self.outcomes.append((chunk.sink, chunk.tag, kept.answer))
+                return True
+        return False
 
     @staticmethod
     def _check_order(session: Session, work: Chunk | Generation) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 from conveyor.engine.session import Kept, Session
 from conveyor.engine.work import Answer, Array, Chunk, FinishReason, Generation, Sink, Token
 
+MAX_KEPT = 16  # answers that a session keeps for a client that has not acknowledged them
+
 
 class Job(ABC):
     """What the scheduler sees of any work: how many steps it still has to run, and where its state is.
@@ -112,7 +114,8 @@ class ChunkJob(Job):
             self.top_scores,
             self.scores,
         )
-        session.kept = Kept(start, chunk, answer)
+        unacknowledged = [kept for kept in session.kept if kept.answer.position > session.acknowledged]
+        session.kept = (*unacknowledged[-MAX_KEPT + 1 :], Kept(start, chunk, answer))
         return answer
 
     def _joined_outputs(self) -> dict[str, Array]:

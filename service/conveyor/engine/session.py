@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Kept:
-    """The last chunk that was answered, for the client that asks again. `start` is the position before it."""
+    """A chunk that was answered, for the client that asks again. `start` is the position before it."""
 
     start: int
     chunk: Chunk
@@ -41,7 +41,8 @@ class Session:
     tail: int = 0  # position once every accepted job has finished
     is_running: bool = False  # in a batch, or being spilled by one
     is_open: bool = True
-    kept: Kept | None = None
+    acknowledged: int = 0  # the client has the answers up to here
+    kept: tuple[Kept, ...] = ()  # answers that it may not have, oldest first
     sink: Sink | None = None  # hears when the session ends
 
     @property

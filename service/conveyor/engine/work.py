@@ -97,7 +97,8 @@ class Sink(Protocol):
 class Chunk:
     """Consecutive steps of one session. `inputs` are `[n, ...]` in the signature's dtypes, one for each stream input.
 
-    `position` None means wherever the session is. `deadline` is on the engine's clock (`time.monotonic`).
+    `position` None means wherever the session is. The client has received the answers up to `acknowledged`; None means
+    up to `position`. `deadline` is on the engine's clock (`time.monotonic`).
     """
 
     session_id: str
@@ -107,6 +108,7 @@ class Chunk:
     tag: Any = None
     position: int | None = None
     deadline: float = inf
+    acknowledged: int | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -56,7 +56,8 @@ def chunk_work(message: step_pb2.Chunk, engine: Engine, sink: Sink, tag: Any, de
     else:
         inputs = _tensor_inputs(message)
     position = message.position if message.HasField("position") else None
-    return Chunk(message.session_id, inputs, want_of(message), sink, tag, position, deadline)
+    acknowledged = message.acknowledged_position if message.HasField("acknowledged_position") else None
+    return Chunk(message.session_id, inputs, want_of(message), sink, tag, position, deadline, acknowledged)
 
 
 def _token_input(engine: Engine) -> str:

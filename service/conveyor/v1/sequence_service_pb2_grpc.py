@@ -49,8 +49,9 @@ class SequenceServiceStub(object):
     | DEADLINE_EXCEEDED, CANCELLED | the request ended before its steps ran | retry with the same position |
     | INTERNAL | a defect of the server; the message carries the id of a log line | report it |
 
-    Unary failures carry a `google.rpc.RetryInfo` where a retry may help, and the
-    trailing metadata `conveyor-position` where the session's position is news.
+    Unary failures carry a `google.rpc.RetryInfo` where a retry may help. The same
+    facts are in plain trailing metadata: `grpc-retry-pushback-ms`, the offending
+    field in `conveyor-field`, the session's position in `conveyor-position`.
     """
 
     def __init__(self, channel):
@@ -127,8 +128,9 @@ class SequenceServiceServicer(object):
     | DEADLINE_EXCEEDED, CANCELLED | the request ended before its steps ran | retry with the same position |
     | INTERNAL | a defect of the server; the message carries the id of a log line | report it |
 
-    Unary failures carry a `google.rpc.RetryInfo` where a retry may help, and the
-    trailing metadata `conveyor-position` where the session's position is news.
+    Unary failures carry a `google.rpc.RetryInfo` where a retry may help. The same
+    facts are in plain trailing metadata: `grpc-retry-pushback-ms`, the offending
+    field in `conveyor-field`, the session's position in `conveyor-position`.
     """
 
     def ListModels(self, request, context):
@@ -196,7 +198,7 @@ class SequenceServiceServicer(object):
         deadline, before the last of them has run leaves the session as it was.
         Retrying with the same `position` is safe: a chunk that was already consumed
         is answered again from the kept answer, not run again. The last answer of
-        each session is kept.
+        each session is kept, and those that its client has not acknowledged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -317,8 +319,9 @@ class SequenceService(object):
     | DEADLINE_EXCEEDED, CANCELLED | the request ended before its steps ran | retry with the same position |
     | INTERNAL | a defect of the server; the message carries the id of a log line | report it |
 
-    Unary failures carry a `google.rpc.RetryInfo` where a retry may help, and the
-    trailing metadata `conveyor-position` where the session's position is news.
+    Unary failures carry a `google.rpc.RetryInfo` where a retry may help. The same
+    facts are in plain trailing metadata: `grpc-retry-pushback-ms`, the offending
+    field in `conveyor-field`, the session's position in `conveyor-position`.
     """
 
     @staticmethod

@@ -12,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Chunk(_message.Message):
-    __slots__ = ("session_id", "request_id", "position", "tokens", "inputs", "outputs", "scoring")
+    __slots__ = ("session_id", "request_id", "position", "tokens", "inputs", "outputs", "scoring", "acknowledged_position")
     class InputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -27,6 +27,7 @@ class Chunk(_message.Message):
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     SCORING_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_POSITION_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     request_id: int
     position: int
@@ -34,7 +35,8 @@ class Chunk(_message.Message):
     inputs: _containers.MessageMap[str, _tensor_pb2.Tensor]
     outputs: Outputs
     scoring: Scoring
-    def __init__(self, session_id: _Optional[str] = ..., request_id: _Optional[int] = ..., position: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., inputs: _Optional[_Mapping[str, _tensor_pb2.Tensor]] = ..., outputs: _Optional[_Union[Outputs, _Mapping]] = ..., scoring: _Optional[_Union[Scoring, _Mapping]] = ...) -> None: ...
+    acknowledged_position: int
+    def __init__(self, session_id: _Optional[str] = ..., request_id: _Optional[int] = ..., position: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., inputs: _Optional[_Mapping[str, _tensor_pb2.Tensor]] = ..., outputs: _Optional[_Union[Outputs, _Mapping]] = ..., scoring: _Optional[_Union[Scoring, _Mapping]] = ..., acknowledged_position: _Optional[int] = ...) -> None: ...
 
 class Outputs(_message.Message):
     __slots__ = ("names", "top_k", "last_only")
