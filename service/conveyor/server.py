@@ -99,10 +99,7 @@ class Server:
     async def stop(self) -> None:
         """Drains, ends the streams and closes the ports."""
         await self.drain()
-        await self._close(# Sessions and their work make no cycles, but many objects: at Python's own thresholds their collection takes a tenth of
-# the loop's time.
-COLLECT_AFTER = (50_000, 20, 50)
-GRACE_SECONDS)
+        await self._close(GRACE_SECONDS)
 
     async def kill(self) -> None:
         """Stops at once; work in flight is lost."""
