@@ -22,13 +22,13 @@ PROVIDER: Provider = "cpu"  # where engines run; the tests of a GPU set it
 RUNNERS: dict[tuple[Provider, str, int, int, bool], Runner] = {}
 
 
-def runner_of(model: ModelFile, limits: Limits, *, is_fixed: bool) -> Runner:
+def runner_of(model: ModelFile, limits: Limits, *, is_padded: bool) -> Runner:
     """One runner for all engines of a model and size: quick, and its arenas are full of what others left behind."""
     num_rows = 1 + limits.num_slots + limits.max_batch
-    key = PROVIDER, model.fingerprint, num_rows, limits.max_batch, is_fixed
+    key = PROVIDER, model.fingerprint, num_rows, limits.max_batch, is_padded
     if key not in RUNNERS:
         device = Device(PROVIDER, num_threads=1)
-        RUNNERS[key] = Runner(model, num_rows, device, max_batch=limits.max_batch, is_fixed=is_fixed)
+        RUNNERS[key] = Runner(model, num_rows, device, max_batch=limits.max_batch, is_padded=is_padded)
     return RUNNERS[key]
 
 
@@ -56,10 +56,10 @@ class ListSink:
 class ManualEngine:
     """What `Engine` does without its thread and loop."""
 
-    def __init__(self, proto: onnx.ModelProto, *, is_fixed: bool = False, **limits: Any) -> None:
+    def __init__(self, proto: onnx.ModelProto, *, is_padded: bool = False, **limits: Any) -> None:
         self.model: ModelFile = model_from_proto(proto)
         self.limits = Limits(**{"num_slots": 4, "max_batch": 4, **limits})
-        self.runner = runner_of(self.model, self.limits, is_fixed=is_fixed)
+        self.runner = runner_of(self.model, self.limits, is_padded=is_padded)
         graph = self.runner.graph
         self.core = Core(
             self.model.signature,

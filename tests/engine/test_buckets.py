@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from conveyor.engine.buckets import bucket_of, bucket_sizes, padded_arrays
+from conveyor.engine.buckets import bucket_sizes, fill_buffers, make_buffers
 from conveyor.engine.feeds import Feeds
 from conveyor.signature import Axis, OutputSpec, Signature, StateSpec, TensorSpec
 
@@ -20,24 +20,27 @@ def test_sizes_are_powers_of_two_up_to_the_largest_batch(max_batch: int, sizes: 
     assert sizes == bucket_sizes(max_batch)
 
 
-def test_a_batch_takes_the_smallest_size_that_holds_it() -> None:
-    """A batch that fits exactly is not padded."""
-    assert [bucket_of(count, (1, 2, 4, 6)) for count in range(1, 7)] == [1, 2, 4, 4, 6, 6]
+def feeds(*slots: int) -> Feeds:
+    """Sessions that read these slots and write the ones 10 further on, with their slots as tokens."""
+    read = np.array(slots)
+    return Feeds(1, {"tokens": read[np.newaxis]}, np.ones(len(slots), np.int32), read, read + 10)
 
 
 def test_padding_reads_slot_0_and_writes_slots_of_its_own() -> None:
-    """No two rows write one slot, no padding touches a session's slot, and no length is 0."""
-    feeds = Feeds(
-        num_steps=1,
-        inputs={"tokens": np.array([[7, 8, 9]])},
-        lengths=np.ones(3, np.int32),
-        read_slots=np.array([5, 6, 7]),
-        write_slots=np.array([1, 2, 3]),
-    )
+    """No two rows write one slot, and no padding touches a session's slot, also after a fuller run."""
+    buffers = make_buffers(SIGNATURE, 4)
+    fill_buffers(buffers, feeds(5, 6, 7, 8), SIGNATURE, first_scratch=20)
+    fill_buffers(buffers, feeds(3, 4), SIGNATURE, first_scratch=20)
 
-    arrays = padded_arrays(feeds, SIGNATURE, 8, first_scratch=20)
+    assert buffers["conveyor.read_slots"].tolist() == [3, 4, 0, 0]
+    assert buffers["conveyor.write_slots"][:, 0].tolist() == [13, 14, 20, 21]
+    assert buffers["tokens"][0, :2].tolist() == [3, 4]
+    assert buffers["conveyor.lengths"].tolist() == [1, 1, 1, 1]
 
-    assert arrays["tokens"][0].tolist() == [7, 8, 9, 0, 0, 0, 0, 0]
-    assert arrays["conveyor.read_slots"].tolist() == [5, 6, 7, 0, 0, 0, 0, 0]
-    assert arrays["conveyor.write_slots"][:, 0].tolist() == [1, 2, 3, 20, 21, 22, 23, 24]
-    assert arrays["conveyor.lengths"].tolist() == [1] * 8
+
+def test_a_run_of_the_buffers_own_size_is_not_padded() -> None:
+    """Nothing is left for padding to write."""
+    buffers = make_buffers(SIGNATURE, 2)
+    fill_buffers(buffers, feeds(3, 4), SIGNATURE, first_scratch=20)
+
+    assert buffers["conveyor.write_slots"][:, 0].tolist() == [13, 14]

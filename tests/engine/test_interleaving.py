@@ -177,16 +177,16 @@ def check_outcome(work: Chunk | Generation, outcome: Answer | Token, logits: np.
 
 
 @pytest.mark.parametrize(
-    ("cell", "num_layers", "is_fixed"),
+    ("cell", "num_layers", "is_padded"),
     [(cell, num_layers, False) for cell in ("lstm", "gru", "rnn_tanh") for num_layers in (1, 3)] + [("lstm", 1, True)],
 )
 @settings(max_examples=40, deadline=None)
 @given(program=st.lists(actions, max_size=40), num_slots=st.integers(1, 2), max_batch=st.integers(2, 3))
 def test_any_interleaving_equals_each_session_alone(
-    cell: str, num_layers: int, is_fixed: bool, program: list[Any], num_slots: int, max_batch: int
+    cell: str, num_layers: int, is_padded: bool, program: list[Any], num_slots: int, max_batch: int
 ) -> None:
     """Chunks, generations, failures, cancellations and evictions of others never show in a session's answers."""
-    play = Program(cell, num_layers, is_fixed=is_fixed, num_slots=num_slots, max_batch=max_batch, max_run_steps=4)
+    play = Program(cell, num_layers, is_padded=is_padded, num_slots=num_slots, max_batch=max_batch, max_run_steps=4)
     for action in program:
         play.play(action)
     play.finish()

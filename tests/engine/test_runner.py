@@ -45,7 +45,7 @@ def feeds_of(read: list[int], write: list[int], **fields: Any) -> Feeds:
 def arena_of(runner: Runner) -> np.ndarray:
     """A copy of the arena's rows."""
     (value,) = runner._arenas.values.values()
-    return value.numpy().copy()
+    return value.numpy().copy()[:NUM_ROWS]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ class TestCuda:
         @settings(max_examples=40, deadline=None)
         @given(program=st.lists(actions, max_size=40))
         def check(program: list[Any]) -> None:
-            play = Program(cell, 2, is_fixed=True, num_slots=2, max_batch=3, max_run_steps=4)
+            play = Program(cell, 2, is_padded=True, num_slots=2, max_batch=3, max_run_steps=4)
             assert play.engine.runner.is_cuda
             for action in program:
                 play.play(action)

@@ -1,16 +1,17 @@
 """Ways to hand a run its arrays: bound anew for every run, or copied into buffers that stay where they are."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
 
 from conveyor.engine.arena import ArenaStore
-from conveyor.engine.buckets import bucket_of, bucket_sizes, padded_arrays
+from conveyor.engine.buckets import fill_buffers, make_buffers, step_shape
 from conveyor.engine.feeds import Feeds
 from conveyor.engine.work import Array
 from conveyor.graph.serving import ServingGraph
-from conveyor.signature import TensorSpec
 
 Where = tuple[str, int]  # device name and number, as ONNX Runtime takes them
 
@@ -54,10 +55,12 @@ class FreeBinding:
 
 
 class FixedBindings:
-    """Single steps, padded to one of a few batch sizes, in buffers that were allocated and bound beforehand.
+    """Single steps in buffers that were allocated and bound beforehand, one set for each of a few batch sizes.
 
-    A host array bound to a GPU's input is copied when it is bound, and its address differs every time; here only the
-    contents change. `first_scratch` is the first of `max_batch` rows of the arenas that padding may write.
+    On the CPU the buffers are the graph's own memory: binding costs nothing any more, which a lone session feels. On
+    a GPU their contents are copied to where the graph expects them; a bound host array would be copied when it is
+    bound, and lie elsewhere every time. A run of fewer sessions is padded; `first_scratch` is the first of as many
+    rows of the arenas as the largest size, for the padding to write.
     """
 
     def __init__(
@@ -66,50 +69,47 @@ class FixedBindings:
         graph: ServingGraph,
         arenas: ArenaStore,
         where: Where,
-        max_batch: int,
+        sizes: Sequence[int],
         first_scratch: int,
     ) -> None:
         self._session = session
-        self._graph = graph
+        self._signature = graph.signature
         self._first_scratch = first_scratch
-        self._sizes = bucket_sizes(max_batch)
+        self._is_on_host = where[0] == "cpu"
         self._names = {node.name for node in session.get_inputs()} - set(arenas.values)
-        self._bindings = {size: self._bind(size, arenas, where) for size in self._sizes}
+        bound = {size: self._bind(size, arenas, where) for size in sizes}
+        self._sizes = [next(bound[size] for size in sizes if size >= count) for count in range(max(sizes) + 1)]
+
+    @property
+    def max_batch(self) -> int:
+        """Most sessions of a run."""
+        return len(self._sizes) - 1
 
     def run(self, feeds: Feeds, outputs: list[str]) -> dict[str, onnxruntime.OrtValue]:
-        size = bucket_of(len(feeds.read_slots), self._sizes)
-        binding, inputs, values = self._bindings[size]
-        arrays = padded_arrays(feeds, self._graph.signature, size, self._first_scratch)
-        for name, value in inputs.items():
-            value.update_inplace(np.ascontiguousarray(arrays[name]))
-        self._session.run_with_iobinding(binding)
-        return {name: values[name] for name in outputs}
+        bound = self._sizes[len(feeds.read_slots)]
+        fill_buffers(bound.buffers, feeds, self._signature, self._first_scratch)
+        if not self._is_on_host:
+            for name, value in bound.inputs.items():
+                value.update_inplace(bound.buffers[name])
+        self._session.run_with_iobinding(bound.binding)
+        return bound.outputs
 
-    def _bind(self, size: int, arenas: ArenaStore, where: Where) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    def _bind(self, size: int, arenas: ArenaStore, where: Where) -> "_Bound":
+        buffers = make_buffers(self._signature, size)
+        value_of = onnxruntime.OrtValue.ortvalue_from_numpy
+        inputs = {name: value_of(buffers[name], *where) for name in self._names}
+        outputs = {s.name: value_of(np.zeros(step_shape(s, size), s.dtype), *where) for s in self._signature.outputs}
         binding = self._session.io_binding()
-        shapes = {s.name: (shape_of(s, size), s.dtype) for s in self._graph.signature.inputs}
-        shapes["conveyor.lengths"] = [size], "int32"
-        shapes["conveyor.read_slots"] = [size], "int64"
-        shapes["conveyor.write_slots"] = [size, 1], "int64"
-        inputs = {name: _buffer(*shapes[name], where) for name in sorted(self._names)}
-        outputs = {s.name: _buffer(shape_of(s, size), s.dtype, where) for s in self._graph.signature.outputs}
         for name, value in (inputs | arenas.values).items():
             binding.bind_ortvalue_input(name, value)
         for name, value in (outputs | {f"{name}.out": value for name, value in arenas.values.items()}).items():
             binding.bind_ortvalue_output(name, value)
-        return binding, inputs, outputs
+        return _Bound(binding, buffers, inputs, outputs)
 
 
-def shape_of(spec: TensorSpec, num_sessions: int) -> list[int]:
-    """The graph's own shape of a stream tensor for one step of so many sessions."""
-    shape = list(spec.shape)
-    for axis, length in sorted(
-        (a, n) for a, n in ((spec.axis.batch, num_sessions), (spec.axis.time, 1)) if a is not None
-    ):
-        shape.insert(axis, length)
-    return shape
-
-
-def _buffer(shape: list[int], dtype: str, where: Where) -> onnxruntime.OrtValue:
-    zeros: Array = np.zeros(shape, dtype)
-    return onnxruntime.OrtValue.ortvalue_from_numpy(zeros, *where)
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    binding: Any
+    buffers: dict[str, Array]
+    inputs: dict[str, onnxruntime.OrtValue]
+    outputs: dict[str, onnxruntime.OrtValue]

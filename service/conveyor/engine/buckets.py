@@ -1,10 +1,12 @@
-"""Batch sizes for devices that want fixed shapes: a run is padded to the next of a few sizes. Pure."""
+"""Batch sizes for runs in fixed buffers, and how a run is written into its size's buffers. Pure."""
 
 import numpy as np
 
 from conveyor.engine.feeds import Feeds
 from conveyor.engine.work import Array
-from conveyor.signature import Signature
+from conveyor.signature import Signature, TensorSpec
+
+LENGTHS, READ_SLOTS, WRITE_SLOTS = "conveyor.lengths", "conveyor.read_slots", "conveyor.write_slots"
 
 
 def bucket_sizes(max_batch: int) -> tuple[int, ...]:
@@ -12,29 +14,38 @@ def bucket_sizes(max_batch: int) -> tuple[int, ...]:
     return (*(1 << n for n in range((max_batch - 1).bit_length())), max_batch)
 
 
-def bucket_of(num_sessions: int, sizes: tuple[int, ...]) -> int:
-    """The smallest size that holds so many sessions."""
-    return next(size for size in sizes if size >= num_sessions)
+def make_buffers(signature: Signature, size: int) -> dict[str, Array]:
+    """The serving graph's inputs, but for the arenas, for one step of `size` sessions."""
+    buffers: dict[str, Array] = {s.name: np.zeros(step_shape(s, size), s.dtype) for s in signature.inputs}
+    buffers[LENGTHS] = np.ones(size, np.int32)
+    buffers[READ_SLOTS] = np.zeros(size, np.int64)
+    buffers[WRITE_SLOTS] = np.zeros((size, 1), np.int64)
+    return buffers
 
 
-def padded_arrays(feeds: Feeds, signature: Signature, size: int, first_scratch: int) -> dict[str, Array]:
-    """The serving graph's inputs of one run, padded to `size` sessions; the padding's results are nobody's.
+def fill_buffers(buffers: dict[str, Array], feeds: Feeds, signature: Signature, first_scratch: int) -> None:
+    """Writes one run of single steps; what it does not fill is padding, whose results are nobody's.
 
     A padding row reads slot 0 and writes a scratch slot of its own, because rows that write one slot together leave it
-    undefined. It has a length of 1, because a length of 0 makes the recurrent kernels zero the state.
+    undefined. Its length is 1, because a length of 0 makes the recurrent kernels zero the state.
     """
-    num_padding = size - len(feeds.read_slots)
-    scratch = np.arange(first_scratch, first_scratch + num_padding)
-    arrays = {spec.name: _padded(feeds.inputs[spec.name], spec.axis.batch, num_padding) for spec in signature.inputs}
-    arrays["conveyor.lengths"] = np.append(feeds.lengths, np.ones(num_padding, np.int32))
-    arrays["conveyor.read_slots"] = np.append(feeds.read_slots, np.zeros(num_padding, np.int64))
-    arrays["conveyor.write_slots"] = np.append(feeds.write_slots, scratch)[:, np.newaxis]
-    return arrays
+    count, size = len(feeds.read_slots), len(buffers[READ_SLOTS])
+    for spec in signature.inputs:
+        if spec.axis.batch is None or count == size:
+            buffers[spec.name][...] = feeds.inputs[spec.name]
+        else:
+            buffers[spec.name][(slice(None),) * spec.axis.batch + (slice(count),)] = feeds.inputs[spec.name]
+    buffers[READ_SLOTS][:count] = feeds.read_slots
+    buffers[WRITE_SLOTS][:count, 0] = feeds.write_slots
+    if count < size:
+        buffers[READ_SLOTS][count:] = 0
+        buffers[WRITE_SLOTS][count:, 0] = range(first_scratch, first_scratch + size - count)
 
 
-def _padded(array: Array, axis: int | None, num_padding: int) -> Array:
-    if axis is None or num_padding == 0:
-        return array
-    widths = [(0, 0)] * array.ndim
-    widths[axis] = (0, num_padding)
-    return np.pad(array, widths)
+def step_shape(spec: TensorSpec, num_sessions: int) -> list[int]:
+    """The graph's own shape of a stream tensor for one step of so many sessions."""
+    shape = list(spec.shape)
+    axes = ((spec.axis.batch, num_sessions), (spec.axis.time, 1))
+    for axis, length in sorted((axis, length) for axis, length in axes if axis is not None):
+        shape.insert(axis, length)
+    return shape

@@ -18,10 +18,8 @@ class Heads:
     def __init__(self, dtype: str, device: Device) -> None:
         models = {"top": top_head(dtype), "score": score_head(dtype), "sample": sample_head(dtype)}
         self._sessions = {name: make_session(m.SerializeToString(), device, 1) for name, m in models.items()}
-        self._bindings = {name: session.io_binding() for name, session in self._sessions.items()}
-        self._outputs = {name: [o.name for o in session.get_outputs()] for name, session in self._sessions.items()}
 
-    def run(self, feeds: Feeds, logits: onnxruntime.OrtValue | None, results: Results) -> None:
+    def run(self, feeds: Feeds, logits: onnxruntime.OrtValue, results: Results) -> None:
         if feeds.top:
             tokens, scores = self._run("top", logits, rows=feeds.top.rows, k=np.array([feeds.top.k], np.int64))
             results.top_tokens, results.top_scores = tokens.tolist(), scores.tolist()
@@ -34,13 +32,16 @@ class Heads:
             tokens, scores = self._run("sample", logits, **fields)
             results.sampled_tokens, results.sampled_scores = tokens.tolist(), scores.tolist()
 
-    def _run(self, head: str, logits: onnxruntime.OrtValue | None, **feeds: Any) -> list[Array]:
-        session, binding = self._sessions[head], self._bindings[head]
+    def _run(self, head: str, logits: onnxruntime.OrtValue, **feeds: Any) -> list[Array]:
+        session = self._sessions[head]
+        if logits.device_name() == "cpu":
+            found: list[Array] = session.run(None, {"logits": logits.numpy(), **feeds})
+            return found
+        binding = session.io_binding()
         binding.bind_ortvalue_input("logits", logits)
         for name, array in feeds.items():
             binding.bind_cpu_input(name, array)
-        binding.clear_binding_outputs()
-        for name in self._outputs[head]:
-            binding.bind_output(name, "cpu")
+        for output in session.get_outputs():
+            binding.bind_output(output.name, "cpu")
         session.run_with_iobinding(binding)
         return [value.numpy() for value in binding.get_outputs()]

@@ -1,5 +1,6 @@
 """Runs the serving graph on one batch, then the heads on its logits. All state stays in the arenas."""
 
+from collections.abc import Sequence
 from time import perf_counter
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from conveyor.engine.arena import ArenaStore, DeviceArenas, HostArenas, Rows
 from conveyor.engine.assembly import from_layout
 from conveyor.engine.binding import Binding, FixedBindings, FreeBinding
+from conveyor.engine.buckets import bucket_sizes
 from conveyor.engine.feeds import Feeds, Results
 from conveyor.engine.head_sessions import Heads
 from conveyor.engine.limits import Device
@@ -17,16 +19,18 @@ from conveyor.graph.arena import Scatter, check_arena_size
 from conveyor.graph.model_file import ModelFile
 from conveyor.graph.serving import build_serving_graph
 
+EXACT_SIZES = 16  # on the CPU, batches up to this have buffers of their own; for larger ones binding costs little
+
 
 class Runner:
     """A loaded model. `run` is called by one thread at a time, and on CUDA always by the same one.
 
-    `num_rows` counts the arenas' rows, row 0 included. If `is_fixed`, single steps run in fixed buffers, for up to
-    `max_batch` sessions; None means only on CUDA, where they pay.
+    `num_rows` counts the arenas' rows, row 0 included. Single steps run in fixed buffers: if `is_padded`, for up to
+    `max_batch` sessions, padded to the next of a few sizes; if not, for small batches only. None pads on CUDA alone.
     """
 
     def __init__(
-        self, model: ModelFile, num_rows: int, device: Device, *, max_batch: int = 1, is_fixed: bool | None = None
+        self, model: ModelFile, num_rows: int, device: Device, *, max_batch: int = 1, is_padded: bool | None = None
     ) -> None:
         num_threads = run_threads(device.num_threads)
         self.graph = build_serving_graph(model, num_rows=None, scatter=Scatter.ND)
@@ -40,13 +44,16 @@ class Runner:
         self._logits = model.signature.logits
         where = ("cuda", device.device_id) if self.is_cuda else ("cpu", 0)
         self._heads = Heads(self._logits.dtype, device) if self._logits else None
-        self._is_fixed = self.is_cuda if is_fixed is None else is_fixed
-        self._arenas = self._make_arenas(num_rows + (max_batch if self._is_fixed else 0), device)
+        is_padded = self.is_cuda if is_padded is None else is_padded
+        sizes = self._fixed_sizes(max_batch, is_padded=is_padded)
+        self._arenas = self._make_arenas(num_rows + (max(sizes) if is_padded else 0), device)
         self._free = FreeBinding(self._session, self.graph, self._arenas, where)
-        self._single: Binding = self._free
-        if self._is_fixed:
-            most = max_batch if self.graph.can_batch else 1
-            self._single = FixedBindings(self._session, self.graph, self._arenas, where, most, num_rows)
+        self._fixed = FixedBindings(self._session, self.graph, self._arenas, where, sizes, num_rows)
+
+    def _fixed_sizes(self, max_batch: int, *, is_padded: bool) -> Sequence[int]:
+        if not self.graph.can_batch:
+            return (1,)
+        return bucket_sizes(max_batch) if is_padded else range(1, min(max_batch, EXACT_SIZES) + 1)
 
     def _make_arenas(self, num_rows: int, device: Device) -> ArenaStore:
         self._arena_rows = num_rows
@@ -91,19 +98,21 @@ class Runner:
         if feeds.restores:
             slots, rows = zip(*feeds.restores, strict=True)
             self._arenas.write(slots, rows)
-        binding = self._single if feeds.num_steps == 1 else self._free
+        is_fixed = feeds.num_steps == 1 and len(feeds.read_slots) <= self._fixed.max_batch
+        binding: Binding = self._fixed if is_fixed else self._free
         outputs = binding.run(feeds, self._outputs_of(feeds))
-        if self._heads and self._logits:
-            self._heads.run(feeds, outputs.get(self._logits.name), results)
+        if self._heads and self._logits and self._logits.name in outputs:
+            self._heads.run(feeds, outputs[self._logits.name], results)
         for name in feeds.outputs:
             array = outputs[name].numpy()
             # A fixed buffer on the host would be overwritten by the next run while this one's answers are made.
-            results.outputs[name] = from_layout(array.copy() if self._is_fixed else array, self._specs[name])
+            results.outputs[name] = from_layout(array.copy() if is_fixed else array, self._specs[name])
         results.run_seconds = perf_counter() - started
 
     def _check_slots(self, feeds: Feeds) -> None:
-        slots = (feeds.read_slots, feeds.write_slots)
-        if min(map(np.min, slots)) < 0 or max(map(np.max, slots)) >= self._num_rows:
+        # Lists: NumPy's own min and max take longer for a lone session than all the rest of the checks.
+        slots = feeds.read_slots.tolist() + feeds.write_slots.tolist()
+        if min(slots) < 0 or max(slots) >= self._num_rows:
             raise ValueError(f"slot outside the arena of {self._num_rows} rows: {slots}")
 
     def _outputs_of(self, feeds: Feeds) -> list[str]:
