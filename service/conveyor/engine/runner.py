@@ -1,6 +1,7 @@
 """Runs the serving graph on one batch, then the heads on its logits. All state stays in the arenas."""
 
 from collections.abc import Sequence
+from math import isqrt
 from time import perf_counter
 
 import numpy as np
@@ -19,7 +20,10 @@ from conveyor.graph.arena import Scatter, check_arena_size
 from conveyor.graph.model_file import ModelFile
 from conveyor.graph.serving import build_serving_graph
 
-EXACT_SIZES = 16  # on the CPU, batches up to this have buffers of their own; for larger ones binding costs little
+# On the CPU every batch size up to this has buffers of its own, as far as all their outputs together fit these bytes.
+# For larger batches binding costs little beside the run.
+EXACT_SIZES = 64
+EXACT_BYTES = 4 << 20
 
 
 class Runner:
@@ -53,7 +57,10 @@ class Runner:
     def _fixed_sizes(self, max_batch: int, *, is_padded: bool) -> Sequence[int]:
         if not self.graph.can_batch:
             return (1,)
-        return bucket_sizes(max_batch) if is_padded else range(1, min(max_batch, EXACT_SIZES) + 1)
+        if is_padded:
+            return bucket_sizes(max_batch)
+        step_bytes = sum(spec.num_bytes for spec in self.graph.signature.outputs)
+        return range(1, max(1, min(max_batch, EXACT_SIZES, isqrt(2 * EXACT_BYTES // step_bytes))) + 1)
 
     def _make_arenas(self, num_rows: int, device: Device) -> ArenaStore:
         self._arena_rows = num_rows
