@@ -15,6 +15,7 @@ from conveyor.engine.limits import Device, Limits
 from conveyor.engine.work import Answer, BatchRecord, Chunk, EndReason, OpenOptions, Token, Want
 from conveyor.errors import ConveyorError
 from conveyor.graph.model_file import read_model
+from conveyor.server import tune_interpreter
 from conveyor.server import SWITCH_SECONDS
 
 TOKENS = [np.array([token]) for token in range(VOCABULARY)]
@@ -42,7 +43,8 @@ class InProcess:
         self._sessions: list[str] = []
 
     async def start(self) -> None:
-        """Starts the engine's thread."""
+        """Starts the engine's thread, in an interpreter set up as a server's."""
+        tune_interpreter()
         sys.setswitchinterval(SWITCH_SECONDS)  # as the server does
         self.engine.start()
 

@@ -54,8 +54,7 @@ class Server:
             OSError: a port cannot be listened on.
             ModelError: a model cannot be served.
         """
-        sys.setswitchinterval(SWITCH_SECONDS)
-        gc.set_threshold(*COLLECT_AFTER)
+        tune_interpreter()
         settings = self._settings
         entries = find_models(settings.models)
         self._rpc = RpcServer(settings.host, settings.port, self.metrics, settings.max_message_bytes)
@@ -118,6 +117,12 @@ class Server:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+
+def tune_interpreter() -> None:
+    """Sets this process's Python up for an engine: quick changes between threads, rare garbage collection."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.set_threshold(*COLLECT_AFTER)
 
 
 async def start_server(settings: Settings) -> Server:

@@ -103,25 +103,24 @@ def _outputs_want(serialized: bytes) -> Want:
     return Want(names=tuple(outputs.names), top_k=outputs.top_k, last_only=outputs.last_only)
 
 
-def fill_result(result: step_pb2.StepResult, answer: Answer, top_k: int) -> None:
-    """Writes the answer's outputs; the caller has written the identifiers."""
+def fill_result(result: step_pb2.StepResult, answer: Answer, top_k: int) -> int:
+    """Writes the answer's outputs, and says about how many bytes they are; the caller has written the identifiers."""
     result.position = answer.position
-    if answer.log_probabilities:
-        result.log_probabilities.extend(answer.log_probabilities)
+    num_bytes = 0
     if answer.top_tokens:
         top = result.top_tokens
         top.k = top_k
         top.tokens.extend(answer.top_tokens)
         top.log_probabilities.extend(answer.top_log_probabilities)
+        num_bytes = 12 * len(answer.top_tokens)
+    if answer.log_probabilities:
+        result.log_probabilities.extend(answer.log_probabilities)
+        num_bytes += 4 * len(answer.log_probabilities)
     if answer.outputs:
         for name, array in answer.outputs.items():
             write_tensor(result.outputs[name], array)
-
-
-def answer_bytes(answer: Answer) -> int:
-    """About how many bytes the answer's outputs take on the wire."""
-    lists = len(answer.top_tokens) + len(answer.log_probabilities)
-    return 12 * lists + sum(array.nbytes for array in answer.outputs.values())
+            num_bytes += array.nbytes
+    return num_bytes
 
 
 def generation_work(request: generate_pb2.GenerateRequest, sink: Sink, deadline: float) -> Generation:

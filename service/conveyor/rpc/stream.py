@@ -10,7 +10,7 @@ from grpc.aio import EOF
 from conveyor.engine.engines import Engines
 from conveyor.engine.work import Answer, EndReason, Token
 from conveyor.errors import InvalidArgument
-from conveyor.rpc.convert import END_REASONS, answer_bytes, chunk_work, fill_result
+from conveyor.rpc.convert import END_REASONS, chunk_work, fill_result
 from conveyor.rpc.status import Context, fill_error
 from conveyor.v1 import step_pb2
 
@@ -70,8 +70,7 @@ class Stream:
         self._is_empty = False
         self._outbox_steps += num_steps
         if isinstance(outcome, Answer):
-            fill_result(result, outcome, top_k)
-            self._outbox_bytes += answer_bytes(outcome)
+            self._outbox_bytes += fill_result(result, outcome, top_k)
             if self._outbox_bytes > MAX_RESPONSE_BYTES:
                 self._begin_message()
         elif isinstance(outcome, Exception):
@@ -111,8 +110,8 @@ class Stream:
         try:
             engine = self._engines.of_session(session_id)
             work = chunk_work(message, engine, self, None)
-            num_steps = max(map(len, work.inputs.values())) or 1
-            work.tag = tag = (session_id, message.request_id, work.want.top_k, num_steps)
+            num_steps = len(next(iter(work.inputs.values())))  # all inputs have as many, or the engine refuses them
+            work.tag = tag = (session_id, message.request_id, work.want.top_k, num_steps or 1)
             engine.submit(work)
         except Exception as error:
             self.put(tag, error)
@@ -143,15 +142,17 @@ class Stream:
             self._news.set_result(None)
 
     def _begin_message(self) -> None:
-        self._full.append((self._outbox, self._outbox_steps))
+        self._full.append(self._take_outbox())
+
+    def _take_message(self) -> tuple[step_pb2.StreamResponse, int]:
+        return self._full.popleft() if self._full else self._take_outbox()
+
+    def _take_outbox(self) -> tuple[step_pb2.StreamResponse, int]:
+        taken = self._outbox, self._outbox_steps
         self._outbox = step_pb2.StreamResponse()
         self._outbox_bytes = self._outbox_steps = 0
         self._is_empty = True
-
-    def _take_message(self) -> tuple[step_pb2.StreamResponse, int]:
-        if not self._full:
-            self._begin_message()
-        return self._full.popleft()
+        return taken
 
     def _make_room(self, num_steps: int) -> None:
         self._num_steps -= num_steps
