@@ -195,6 +195,7 @@ async def test_a_deadline_leaves_the_session_as_it_was(start: StartServer) -> No
         await until(lambda: server.engines.of_model("tiny").stats().num_waiting == 0)
 
         assert failure.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        await until(lambda: server.metrics.requests["Step", "DEADLINE_EXCEEDED"] == 1)
         assert await position_of(stub, session) == 0
         assert (await step(stub, session, [1], position=0)).position == 1
 
@@ -214,6 +215,7 @@ async def test_cancelling_leaves_the_session_as_it_was(start: StartServer) -> No
         await until(lambda: engine.stats().num_waiting == 0)
 
         assert waiting.cancelled()
+        assert server.metrics.requests["Step", "CANCELLED"] == 1
         assert await position_of(stub, session) == 0
         assert (await step(stub, session, [1], position=0)).position == 1
 

@@ -61,7 +61,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         async def observed(request: Any, context: Context) -> Any:
             begun = time.perf_counter()
-            code = grpc.StatusCode.CANCELLED  # unless it ends by itself
+            code = None
             metrics.calls[method] += 1
             try:
                 response = await inner(request, context)
@@ -74,11 +74,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 return response
             finally:
                 metrics.calls[method] -= 1
-                metrics.requests[method, code.name] += 1
+                metrics.requests[method, (code or _cancelled(context)).name] += 1
                 if seconds is not None:
                     seconds.observe(time.perf_counter() - begun)
 
         return observed
+
+
+def _cancelled(context: Context) -> grpc.StatusCode:
+    """What a client saw of a call that did not end by itself."""
+    remaining = context.time_remaining()
+    is_late = remaining is not None and remaining <= 0
+    return grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED
 
 
 def _parsing(inner: Behaviour, parse: Callable[[bytes], Any]) -> Behaviour:
