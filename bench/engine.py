@@ -1,7 +1,6 @@
 """The engine in process: sessions that submit their next step as soon as the last is answered, without gRPC."""
 
 import asyncio
-import sys
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -16,7 +15,6 @@ from conveyor.engine.work import Answer, BatchRecord, Chunk, EndReason, OpenOpti
 from conveyor.errors import ConveyorError
 from conveyor.graph.model_file import read_model
 from conveyor.server import tune_interpreter
-from conveyor.server import SWITCH_SECONDS
 
 TOKENS = [np.array([token]) for token in range(VOCABULARY)]
 WANT = Want(top_k=1)
@@ -45,7 +43,6 @@ class InProcess:
     async def start(self) -> None:
         """Starts the engine's thread, in an interpreter set up as a server's."""
         tune_interpreter()
-        sys.setswitchinterval(SWITCH_SECONDS)  # as the server does
         self.engine.start()
 
     async def measure(self, count: int, seconds: float) -> Measurement:

@@ -25,7 +25,7 @@ class TrainingConfig:
     window_length: int = 128
     learning_rate: float = 2e-3
     warmup_updates: int = 100
-    weight_decay: float = 0.01
+    weight_decay: float = 0.05
     clip_norm: float = 1.0
     reset_probability: float = 0.02
     unknown_probability: float = 5e-4
