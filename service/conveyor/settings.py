@@ -49,7 +49,7 @@ class Settings:
     )
     device_id: int = field(default=0, metadata=_about("number of the GPU"))
     num_threads: int = field(
-        default=0, metadata=_about("threads of each run on the CPU; 0 takes all cores that this process may use but one, left to messages")
+        default=0, metadata=_about("threads of each run on the CPU; 0 takes all available cores but one")
     )
     num_slots: int = field(
         default=4096, metadata=_about("sessions of a model whose state stays on its device; others wait in host memory")
