@@ -184,7 +184,8 @@ class Engine:
         while self._can_start() and (formed := self._core.next_batch(time.monotonic())):
             if self._is_inline(formed[0]):
                 self._finish(*formed, self._run(*formed))
-                self._pump_soon()  # between two runs the loop has its turn, or one generation would hold up all else
+                if self._core.num_ready:  # the loop has its turn first, or one generation would hold up all else
+                    self._pump_soon()
                 break
             self._num_running += 1
             self._batches.put(formed)

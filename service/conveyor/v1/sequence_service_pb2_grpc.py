@@ -232,7 +232,8 @@ class SequenceServiceServicer(object):
         The session consumes what it generates: `position` advances by the prompt and
         by each token sent. Sampling draws one number per token from the seed and the
         position alone, so the same seed gives the same text in any batch.
-        Cancelling the call stops the generation at the last token sent.
+        Cancelling the call stops the generation; the session may be a few tokens
+        further than the client has read.
 
         FAILED_PRECONDITION if the model has no vocabulary; ABORTED if another request
         of the session is in flight; INVALID_ARGUMENT for an empty prompt, unless the
