@@ -1,6 +1,22 @@
 """What all tests share."""
 
+import logging
+from collections.abc import Iterator
+
+import pytest
 import torch
 
 # The references are small: a second thread costs them more in waiting than it saves, above all on a busy machine.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _unchanged_logging() -> Iterator[None]:
+    """Takes away the handlers that a command run in process has set up: their stream is closed with the test."""
+    root = logging.getLogger()
+    level, before = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    for handler in root.handlers[:]:
+        if handler not in before and not type(handler).__module__.startswith("_pytest"):
+            root.removeHandler(handler)

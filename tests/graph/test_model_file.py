@@ -225,13 +225,14 @@ def test_signature_that_differs(role: str, spec: TensorSpec, words: str) -> None
 
 
 def test_time_axis_that_is_fixed() -> None:
-    """A time axis of fixed length needs the same `fixed_steps`."""
+    """A time axis of fixed length is refused, said so in the signature or not, unless it is one step."""
     proto = make()
     proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
     signature = signature_of(make())
     with pytest.raises(ModelError, match="input tokens: axis 0 is the time axis, but the graph fixes it to 4"):
         model_from_proto(proto)
-    assert model_from_proto(sign(proto, replace(signature, fixed_steps=4))).signature.fixed_steps == 4
+    with pytest.raises(ModelError, match="fixed_steps: 4; only graphs of any number of steps, or of 1, are served"):
+        model_from_proto(sign(proto, replace(signature, fixed_steps=4)))
 
 
 def test_output_without_time() -> None:
