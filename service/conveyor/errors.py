@@ -10,7 +10,6 @@ ConveyorError
 ├── Unavailable             draining or loading
 ├── FailedPrecondition      the model cannot do this
 ├── DeadlineExceeded        the deadline passed before the steps ran
-├── Cancelled               the client gave up before the steps ran
 └── RunFailed               the model's run failed; the session is as it was before
 """
 
@@ -77,10 +76,6 @@ class FailedPrecondition(ConveyorError):
 
 class DeadlineExceeded(ConveyorError):
     """The deadline passed before the steps ran; nothing was consumed."""
-
-
-class Cancelled(ConveyorError):
-    """The client gave up before the steps ran; nothing was consumed."""
 
 
 class RunFailed(ConveyorError):

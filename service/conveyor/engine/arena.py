@@ -11,8 +11,7 @@ from conveyor.engine.ort import make_session
 from conveyor.engine.work import Array
 from conveyor.graph.arena import Arena, Scatter
 from conveyor.graph.rows import read_rows_model, write_rows_model
-
-Rows = dict[str, Array]
+from conveyor.store.memory import Rows
 
 
 class ArenaStore(Protocol):

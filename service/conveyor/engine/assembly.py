@@ -181,7 +181,7 @@ def _stacked(batch: Batch, spec: TensorSpec) -> Array:
     steps = np.zeros((batch.num_steps, len(batch), *spec.shape), spec.dtype)
     for column, (job, length) in enumerate(zip(batch.jobs, batch.lengths, strict=True)):
         if isinstance(job, ChunkJob):
-            steps[:length, column] = job.arrays[spec.name][job.num_done : job.num_done + length]
+            steps[:length, column] = job.chunk.inputs[spec.name][job.num_done : job.num_done + length]
     return steps
 
 

@@ -11,7 +11,7 @@ from conveyor.engine.arena import ArenaStore
 from conveyor.engine.buckets import fill_buffers, make_buffers, step_shape
 from conveyor.engine.feeds import Feeds
 from conveyor.engine.work import Array
-from conveyor.graph.serving import ServingGraph
+from conveyor.graph import LENGTHS, READ_SLOTS, WRITE_SLOTS, ServingGraph
 
 Where = tuple[str, int]  # device name and number, as ONNX Runtime takes them
 
@@ -42,9 +42,9 @@ class FreeBinding:
         for name, array in feeds.inputs.items():
             binding.bind_cpu_input(name, array)
         if self._is_ragged:
-            binding.bind_cpu_input("conveyor.lengths", feeds.lengths)
-        binding.bind_cpu_input("conveyor.read_slots", feeds.read_slots)
-        binding.bind_cpu_input("conveyor.write_slots", feeds.write_slots[:, np.newaxis])
+            binding.bind_cpu_input(LENGTHS, feeds.lengths)
+        binding.bind_cpu_input(READ_SLOTS, feeds.read_slots)
+        binding.bind_cpu_input(WRITE_SLOTS, feeds.write_slots[:, np.newaxis])
         binding.clear_binding_outputs()
         for name in outputs:
             binding.bind_output(name, *self._where)

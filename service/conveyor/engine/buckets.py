@@ -4,9 +4,8 @@ import numpy as np
 
 from conveyor.engine.feeds import Feeds
 from conveyor.engine.work import Array
+from conveyor.graph import LENGTHS, READ_SLOTS, WRITE_SLOTS
 from conveyor.signature import Signature, TensorSpec
-
-LENGTHS, READ_SLOTS, WRITE_SLOTS = "conveyor.lengths", "conveyor.read_slots", "conveyor.write_slots"
 
 
 def bucket_sizes(max_batch: int) -> tuple[int, ...]:

@@ -66,13 +66,12 @@ class Job(ABC):
 class ChunkJob(Job):
     """A chunk: runs its steps, collects what was wanted of them, answers once."""
 
-    __slots__ = ("arrays", "chunk", "lead", "outputs", "scores", "targets", "top_scores", "top_tokens")
+    __slots__ = ("chunk", "lead", "outputs", "scores", "targets", "top_scores", "top_tokens")
 
     def __init__(self, session: Session, chunk: Chunk, tokens: list[int] | None, num_steps: int, now: float) -> None:
         super().__init__(session, chunk, num_steps, now)
         self.chunk = chunk
         self.feed = tokens or []
-        self.arrays = chunk.inputs
         self.lead = 0  # steps at the front that are not the chunk's own: the pending token
         self.targets: list[int] = []
         self.outputs: list[dict[str, Array]] = []

@@ -6,7 +6,7 @@ from time import perf_counter
 
 import numpy as np
 
-from conveyor.engine.arena import ArenaStore, DeviceArenas, HostArenas, Rows
+from conveyor.engine.arena import ArenaStore, DeviceArenas, HostArenas
 from conveyor.engine.assembly import from_layout
 from conveyor.engine.binding import Binding, FixedBindings, FreeBinding
 from conveyor.engine.buckets import bucket_sizes
@@ -19,6 +19,7 @@ from conveyor.engine.warm_up import warm_up_feeds
 from conveyor.graph.arena import Scatter, check_arena_size
 from conveyor.graph.model_file import ModelFile
 from conveyor.graph.serving import build_serving_graph
+from conveyor.store.memory import Rows
 
 # On the CPU every batch size up to this has buffers of its own, as far as all their outputs together fit these bytes.
 # For larger batches binding costs little beside the run.

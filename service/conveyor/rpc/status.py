@@ -25,7 +25,6 @@ CODES: dict[type[errors.ConveyorError], StatusCode] = {
     errors.Unavailable: StatusCode.UNAVAILABLE,
     errors.FailedPrecondition: StatusCode.FAILED_PRECONDITION,
     errors.DeadlineExceeded: StatusCode.DEADLINE_EXCEEDED,
-    errors.Cancelled: StatusCode.CANCELLED,
     errors.RunFailed: StatusCode.INTERNAL,
 }
 
