@@ -35,7 +35,7 @@ class Run:
         self, folder: Path, split: Split, symbols: list[str], model: LanguageModel, config: TrainingConfig
     ) -> None:
         self.folder, self.symbols, self.model, self.config = folder, symbols, model, config
-        self.trainer = Trainer(model, encode_works(split.training, symbols), config)
+        self.trainer = Trainer(model, split.training, symbols, config)
         self.validation = encode_works(split.validation, symbols)
         self.test = encode_works(split.test, symbols)
         self.history = History()

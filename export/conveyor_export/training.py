@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from conveyor.signature import Vocabulary
 from conveyor_export.corpus import Work
 from conveyor_export.language_model import LanguageModel
+from conveyor_export.names import Names
 
 UNKNOWN = "\ufffd"
 
@@ -29,6 +30,7 @@ class TrainingConfig:
     clip_norm: float = 1.0
     reset_probability: float = 0.02
     unknown_probability: float = 5e-4
+    rename_share: float = 0.85
     patience: int = 3
     seed: int = 1
 
@@ -88,10 +90,11 @@ class Trainer:
         ValueError: the works are too short for one window of a batch.
     """
 
-    def __init__(self, model: LanguageModel, works: list[Tensor], config: TrainingConfig) -> None:
-        self.model, self.works, self.config = model, works, config
+    def __init__(self, model: LanguageModel, works: list[Work], symbols: list[str], config: TrainingConfig) -> None:
+        self.model, self.works, self.symbols, self.config = model, works, symbols, config
+        self.names = Names(works)
         self.rng = random.Random(config.seed)  # noqa: S311  # a repeatable shuffle, not a secret
-        self.stream_length = sum(map(len, works)) // config.batch_size - 1
+        self.stream_length = sum(len(work.text) for work in works) // config.batch_size - 1
         if self.stream_length < 1:
             raise ValueError(f"corpus: too short for a batch of {config.batch_size} streams")
         self.updates_per_epoch = math.ceil(self.stream_length / config.window_length)
@@ -104,7 +107,7 @@ class Trainer:
         """Calls `on_update` after each window with its bits per character and its number of characters."""
         self.model.train()
         states = self.model.initial_states(self.config.batch_size)
-        streams = shuffled_streams(self.works, self.config.batch_size, self.rng)
+        streams = shuffled_streams(encode_works(self._rename(), self.symbols), self.config.batch_size, self.rng)
         for inputs, targets in windows(streams, self.config.window_length):
             states = self._reset_some(states)
             nats, states = self._update(self._hide_some(inputs), targets, states)
@@ -148,6 +151,12 @@ class Trainer:
             return (update + 1) / self.config.warmup_updates
         done = min(1.0, update / (self.updates_per_epoch * self.config.num_epochs))
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+
+    def _rename(self) -> list[Work]:
+        # The names of a single text are its own, and a model of it should know them.
+        if len(self.works) == 1:
+            return self.works
+        return [self.names.rename(work, self.config.rename_share, self.rng) for work in self.works]
 
     def _reset_some(self, states: dict[str, Tensor]) -> dict[str, Tensor]:
         # A served session starts from zeros, so the model must meet zeros more often than once an epoch.

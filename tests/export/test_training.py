@@ -61,7 +61,7 @@ def test_evaluation_equals_scoring_each_work_alone() -> None:
 def test_rate_warms_up_then_falls() -> None:
     """The rate rises in a line to its highest and ends at a hundredth of it."""
     config = TrainingConfig(num_epochs=2, batch_size=2, window_length=5, warmup_updates=4, learning_rate=1.0)
-    trainer = Trainer(LanguageModel(LanguageModelConfig(3, 2, 2, 1)), [torch.zeros(102, dtype=torch.int64)], config)
+    trainer = Trainer(LanguageModel(LanguageModelConfig(3, 2, 2, 1)), [Work("", "a" * 102)], ["a"], config)
     rates = []
     for _ in range(2):
         trainer.run_epoch(lambda bits, num: rates.append(trainer.schedule.get_last_lr()[0]))
@@ -82,4 +82,4 @@ def test_config_names_the_bad_field(field: str) -> None:
 def test_short_corpus_is_refused() -> None:
     """A text shorter than the batch is refused, not trained on zero windows."""
     with pytest.raises(ValueError, match="too short for a batch of 64"):
-        Trainer(LanguageModel(LanguageModelConfig(3, 2, 2, 1)), [torch.zeros(99, dtype=torch.int64)], TrainingConfig())
+        Trainer(LanguageModel(LanguageModelConfig(3, 2, 2, 1)), [Work("", "a" * 99)], ["a"], TrainingConfig())
