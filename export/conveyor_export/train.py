@@ -135,6 +135,7 @@ _NUMBERS: tuple[tuple[str, str, float, str], ...] = (
     ("--rate", "learning_rate", _DEFAULT.learning_rate, "highest learning rate"),
     ("--warmup", "warmup_updates", _DEFAULT.warmup_updates, "updates until the highest rate"),
     ("--weight-decay", "weight_decay", _DEFAULT.weight_decay, "pull of weights towards zero"),
+    ("--rename", "rename_share", _DEFAULT.rename_share, "share of a work's names that each epoch replaces"),
     ("--seed", "seed", _DEFAULT.seed, "of weights, shuffles and dropout"),
     ("--threads", "threads", 0, "0 for as many as PyTorch finds best"),
 )

@@ -10,8 +10,8 @@ from conveyor_export.names import Names
 
 HAMLET = Work(
     "HAMLET",
-    "Enter Horatio.\n\nHORATIO.\nWhere is the king, Horatio's king, my king?\n\nHORATIO.\nThe King is dead.\n\nKING.\nHoratio!\n"
-    "The King, the King! III. III. III. III.",
+    "Enter Horatio.\n\nHORATIO.\nWhere is the king, Horatio's king, my king?\n\n"
+    "HORATIO.\nThe King is dead.\n\nKING.\nHoratio!\nThe King, the King! III. III. III. III.",
 )
 OTHELLO = Work("OTHELLO", "IAGO.\nI am Iago.\n\nIAGO.\nWhat, Iago?\n\nEMILIA.\nEmilia, and Emilia.\n\nEMILIA.\nSo.")
 
