@@ -1,12 +1,13 @@
 """Makes ONNX Runtime sessions, and says honestly where they run."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnxruntime
 
 from conveyor.engine.limits import Device
 from conveyor.errors import FailedPrecondition
+from conveyor.graph.builder import GraphBuilder, value_info
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -23,27 +24,35 @@ class Placement:
     provider: str
 
 
-def make_session(graph: bytes, device: Device, num_threads: int) -> onnxruntime.InferenceSession:
-    """A session on the device asked for; `auto` takes the GPU if it works and the CPU if not.
+def resolve(device: Device) -> Device:
+    """The device with `auto` replaced by what works here: the GPU if it does, the CPU if not.
 
     Raises:
         FailedPrecondition: CUDA was asked for and does not work here.
     """
-    is_built_in = CUDA in onnxruntime.get_available_providers()
-    if device.provider == "cuda" and not is_built_in:
-        raise FailedPrecondition("provider: cuda was asked for, but the installed ONNX Runtime is without it")
-    if device.provider == "cpu" or not is_built_in:
-        return _make(graph, [CPU], num_threads)
+    if device.provider == "cpu":
+        return device
+    if CUDA not in onnxruntime.get_available_providers():
+        return _without_cuda(device, "the installed ONNX Runtime is without it")
     onnxruntime.preload_dlls()
-    session = _make(graph, [(CUDA, _cuda_options(device)), CPU], num_threads)
     # ONNX Runtime only prints when the GPU can't be used, and carries on with the CPU.
-    if session.get_providers()[0] != CUDA:
-        if device.provider == "cuda":
-            raise FailedPrecondition(
-                "provider: cuda was asked for, but ONNX Runtime cannot use it here; see its messages"
-            )
-        log.warning("no usable GPU: running on the CPU")
-    return session
+    probe = make_session(_probe_model(), replace(device, provider="cuda"), 1)
+    if probe.get_providers()[0] != CUDA:
+        return _without_cuda(device, "ONNX Runtime cannot use it here; see its messages")
+    return replace(device, provider="cuda")
+
+
+def make_session(graph: bytes, device: Device, num_threads: int) -> onnxruntime.InferenceSession:
+    """A session on a device that was resolved."""
+    providers: list[object] = [CPU] if device.provider == "cpu" else [(CUDA, _cuda_options(device)), CPU]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    # A spinning worker takes the core that the messages need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(graph, options, providers=providers)
 
 
 def node_placement(session: onnxruntime.InferenceSession) -> list[Placement]:
@@ -55,15 +64,26 @@ def node_placement(session: onnxruntime.InferenceSession) -> list[Placement]:
     ]
 
 
-def _make(graph: bytes, providers: list[object], num_threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.inter_op_num_threads = 1
-    # A spinning worker takes the core that the messages need.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(graph, options, providers=providers)
+def report_nodes_off_cuda(placement: list[Placement]) -> None:
+    """Logs the nodes of a model on a GPU that run on the CPU: data crosses over for each of them in every run."""
+    away = [f"{node.name} ({node.op_type})" for node in placement if node.provider != CUDA]
+    if away:
+        log.warning("%d of %d nodes run on the CPU: %s", len(away), len(placement), ", ".join(away))
+
+
+def _without_cuda(device: Device, problem: str) -> Device:
+    if device.provider == "cuda":
+        raise FailedPrecondition(f"provider: cuda was asked for, but {problem}")
+    log.info("running on the CPU: no CUDA, %s", problem)
+    return replace(device, provider="cpu")
+
+
+def _probe_model() -> bytes:
+    builder = GraphBuilder()
+    builder.add("Relu", ["x"], "y")
+    x, y = (value_info(name, "float32", [1]) for name in ("x", "y"))
+    serialized: bytes = builder.model([x], [y]).SerializeToString()
+    return serialized
 
 
 def _cuda_options(device: Device) -> dict[str, str]:

@@ -13,7 +13,7 @@ from conveyor.engine.buckets import bucket_sizes
 from conveyor.engine.feeds import Feeds, Results
 from conveyor.engine.head_sessions import Heads
 from conveyor.engine.limits import Device
-from conveyor.engine.ort import CUDA, Placement, make_session, node_placement
+from conveyor.engine.ort import Placement, make_session, node_placement, report_nodes_off_cuda, resolve
 from conveyor.engine.threads import run_threads
 from conveyor.engine.warm_up import warm_up_feeds
 from conveyor.graph.arena import Scatter, check_arena_size
@@ -37,13 +37,13 @@ class Runner:
     def __init__(
         self, model: ModelFile, num_rows: int, device: Device, *, max_batch: int = 1, is_padded: bool | None = None
     ) -> None:
+        device = resolve(device)
+        self.is_cuda = device.provider == "cuda"
+        self.graph = build_serving_graph(model, num_rows=None, scatter=Scatter.ELEMENTS if self.is_cuda else Scatter.ND)
         num_threads = run_threads(device.num_threads)
-        self.graph = build_serving_graph(model, num_rows=None, scatter=Scatter.ND)
         self._session = make_session(self.graph.proto.SerializeToString(), device, num_threads)
-        self.is_cuda = self._session.get_providers()[0] == CUDA
         if self.is_cuda:
-            self.graph = build_serving_graph(model, num_rows=None, scatter=Scatter.ELEMENTS)
-            self._session = make_session(self.graph.proto.SerializeToString(), device, num_threads)
+            report_nodes_off_cuda(self.placement())
         self._num_rows = num_rows
         self._specs = {spec.name: spec for spec in model.signature.outputs}
         self._logits = model.signature.logits
