@@ -13,8 +13,8 @@ from conveyor_export.corpus import Work
 
 _WORD = re.compile(r"[A-Za-z]+")
 _NUMERAL = re.compile(r"[IVXLC]+")
-_VOWELS = frozenset("aeiouy")
-_LEAST_LENGTH = 3
+_START, _END = "^", "$"
+_LEAST_LENGTH, _MOST_LENGTH = 3, 14
 _LEAST_COUNT = 4  # a rarer word is no help in telling who speaks
 _MOST_WORKS = 15  # a word of more works, such as Exeunt or Jove, belongs to the language
 _MOST_DRAWS = 100  # only a collection with hardly any names needs so many
@@ -41,6 +41,7 @@ class Names:
             title: sorted(word for word, num in count.items() if is_name(word, num)) for title, count in counts.items()
         }
         self._pool = sorted({name for names in self._names.values() for name in names})
+        self._following = _followers(self._pool)
 
     def of(self, work: Work) -> list[str]:
         """The names of a work of the collection, in lower case, sorted."""
@@ -56,15 +57,28 @@ class Names:
         return Work(work.title, _WORD.sub(_replacer(new_names), work.text))
 
     def _draw(self, taken: set[str], rng: random.Random) -> str | None:
-        """A name of another work or, as often, one made up, so that it cannot be known by heart; None if none fits."""
-        draws = (rng.choice(self._pool) if rng.random() < 0.5 else self._make_up(rng) for _ in range(_MOST_DRAWS))
-        return next((name for name in draws if len(name) > _LEAST_LENGTH and name not in taken), None)
+        """A new name; None if none fits."""
+        # Mostly made up: among a few hundred names a model knows its way by heart, and takes any other for a misprint.
+        draws = (self._make_up(rng) if rng.random() < 0.75 else rng.choice(self._pool) for _ in range(_MOST_DRAWS))
+        return next((name for name in draws if _LEAST_LENGTH < len(name) <= _MOST_LENGTH and name not in taken), None)
 
     def _make_up(self, rng: random.Random) -> str:
-        """The beginning of one name and the end of another, or "" where no vowel and consonant meet."""
-        first, second = rng.choice(self._pool), rng.choice(self._pool)
-        beginning, end = first[: rng.randrange(1, len(first))], second[rng.randrange(1, len(second)) :]
-        return beginning + end if (beginning[-1] in _VOWELS) != (end[0] in _VOWELS) else ""
+        """Letters that follow each other as in the collection's names: after one letter, or more often after two."""
+        name = _START
+        while not name.endswith(_END):
+            name += rng.choice(self._following[name[-2:] if rng.random() < 0.7 else name[-1]])
+        return name[1:-1]
+
+
+def _followers(names: list[str]) -> dict[str, list[str]]:
+    """What comes after each letter and each pair of letters, as often as it does; names begin and end with a mark."""
+    following: dict[str, list[str]] = {}
+    for name in names:
+        marked = f"{_START}{name}{_END}"
+        for place in range(1, len(marked)):
+            for context in {marked[place - 1], marked[max(place - 2, 0) : place]}:
+                following.setdefault(context, []).append(marked[place])
+    return following
 
 
 def _count_capitalised(text: str) -> Counter[str]:
