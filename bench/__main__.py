@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bench.bare import Bare
+from bench.bare import Bare, PacedBare
 from bench.coalesced import Coalesced
 from bench.echo import EchoServer
 from bench.engine import InProcess
@@ -42,6 +42,7 @@ def measure_rounds(model: Path, num_rounds: int, seconds: float = SECONDS) -> li
         echo = stack.enter_context(Worker(EchoServer))
         parts = {
             "bare": Worker(Bare, model),
+            "paced": Worker(PacedBare, model),
             "engine": Worker(InProcess, model),
             "sdk": Worker(Coalesced, server.address),
             "streams": Worker(ConveyorStreams, server.address),

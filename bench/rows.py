@@ -18,6 +18,7 @@ class Row:
 Round = dict[Row, Measurement]
 
 BARE_1 = Row("bare", 1, "bare `session.run`, batch 1")
+PACED_1 = Row("paced", 1, "bare `session.run`, batch 1, half a millisecond apart")
 BARE_32 = Row("bare", 32, "bare `session.run`, batch 32")
 BARE_256 = Row("bare", 256, "bare `session.run`, batch 256")
 ENGINE_256 = Row("engine", 256, "engine in process, 256 sessions")
@@ -34,7 +35,7 @@ STREAMS_256 = Row("streams", 256, "gRPC, 256 sessions with a stream each")
 # In this order, so that what is compared is measured side by side.
 ROWS = (
     *(BARE_32, ENGINE_256, BARE_256, ENGINE_512, COALESCED_1024, COALESCED_256),
-    *(BARE_1, STREAMS_1, ECHO_1, STREAMS_64, ECHO_64, STREAMS_256, ECHO_256),
+    *(BARE_1, PACED_1, STREAMS_1, ECHO_1, STREAMS_64, ECHO_64, STREAMS_256, ECHO_256),
 )
 
 

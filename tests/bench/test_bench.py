@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from bench.bare import Bare
+from bench.bare import PAUSE_SECONDS, Bare, PacedBare
 from bench.echo import EchoServer
 from bench.engine import InProcess
 from bench.measurement import Measurement
@@ -36,6 +36,13 @@ async def test_bare_runs_are_counted_by_their_batch(model: Path) -> None:
     measured = await Bare(model).measure(8, SECONDS)
 
     assert measured.rate == pytest.approx(8 / measured.p50, rel=0.9)
+
+
+async def test_paced_runs_leave_pauses_that_they_do_not_count(model: Path) -> None:
+    """Between two runs is a pause, and the time of a run is without it."""
+    measured = await PacedBare(model).measure(1, SECONDS)
+
+    assert 1 / measured.rate > measured.p50 + 0.8 * PAUSE_SECONDS
 
 
 async def test_the_engine_steps_every_session(model: Path) -> None:
