@@ -127,7 +127,7 @@ _NUMBERS: tuple[tuple[str, str, float, str], ...] = (
     ("--layers", "num_layers", 2, "number of recurrent layers"),
     ("--hidden", "hidden_size", 512, "width of a recurrent layer"),
     ("--embedding", "embedding_size", 128, "width of a symbol's vector"),
-    ("--dropout", "dropout", 0.35, "share of features dropped between layers"),
+    ("--dropout", "dropout", 0.4, "share of features dropped between layers"),
     ("--epochs", "num_epochs", _DEFAULT.num_epochs, "at most so many epochs"),
     ("--patience", "patience", _DEFAULT.patience, "stop after so many epochs without gain"),
     ("--batch", "batch_size", _DEFAULT.batch_size, "parallel streams"),

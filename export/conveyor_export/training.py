@@ -21,9 +21,9 @@ UNKNOWN = "\ufffd"
 class TrainingConfig:
     """How long and how hard to train. Lengths are in tokens, rates per update; `patience` is in epochs."""
 
-    num_epochs: int = 7
-    batch_size: int = 64
-    window_length: int = 128
+    num_epochs: int = 8
+    batch_size: int = 32
+    window_length: int = 256
     learning_rate: float = 2e-3
     warmup_updates: int = 100
     weight_decay: float = 0.05

@@ -81,5 +81,5 @@ def test_config_names_the_bad_field(field: str) -> None:
 
 def test_short_corpus_is_refused() -> None:
     """A text shorter than the batch is refused, not trained on zero windows."""
-    with pytest.raises(ValueError, match="too short for a batch of 64"):
-        Trainer(LanguageModel(LanguageModelConfig(3, 2, 2, 1)), [Work("", "a" * 99)], ["a"], TrainingConfig())
+    with pytest.raises(ValueError, match="too short for a batch of 32"):
+        Trainer(LanguageModel(LanguageModelConfig(3, 2, 2, 1)), [Work("", "a" * 63)], ["a"], TrainingConfig())
