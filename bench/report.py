@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.rows import ROWS, TARGETS, Round, Row, Target
+from bench.rows import CEILINGS, ROWS, TARGETS, Ceiling, Round, Row, Target
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 LIBRARIES = ("onnxruntime", "grpcio", "protobuf", "numpy")
@@ -17,7 +17,7 @@ LIBRARIES = ("onnxruntime", "grpcio", "protobuf", "numpy")
 
 def make_report(rounds: Sequence[Round], memory: dict[str, float]) -> str:
     """The whole of `RESULTS.md`."""
-    sections = [_conditions(len(rounds)), _rates(rounds), _ratios(rounds), _memory(memory)]
+    sections = [_conditions(len(rounds)), _rates(rounds), _ratios(rounds), _ceilings(rounds), _memory(memory)]
     return "# Results\n\n" + "\n\n".join(sections) + "\n"
 
 
@@ -65,6 +65,18 @@ def _ratio_line(target: Target, rounds: Sequence[Round]) -> str:
     asked = f"at {'most' if target.is_upper else 'least'} {target.bound:g}"
     verdict = "met" if target.is_met(float(median)) else "**missed**"
     return f"| {target.title} | {asked} | {median:.2f} ({low:.2f} to {high:.2f}) | {verdict} |"
+
+
+def _ceilings(rounds: Sequence[Round]) -> str:
+    title = "a server that spends nothing beyond echo and bare model"
+    lines = [f"| measured | {title} | reached of that |", "| --- | ---: | ---: |"]
+    return "\n".join(lines + [_ceiling_line(ceiling, rounds) for ceiling in CEILINGS])
+
+
+def _ceiling_line(ceiling: Ceiling, rounds: Sequence[Round]) -> str:
+    rate = np.median([ceiling.rate(measured) for measured in rounds])
+    low, median, high = np.percentile([ceiling.share(measured) for measured in rounds], [25, 50, 75])
+    return f"| {ceiling.row.title} | {rate:,.0f} steps a second | {median:.2f} ({low:.2f} to {high:.2f}) |"
 
 
 def _memory(memory: dict[str, float]) -> str:

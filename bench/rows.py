@@ -1,5 +1,6 @@
 """What is measured, and what is asked of it."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -70,3 +71,24 @@ TARGETS = (
         lambda measured: measured[STREAMS_1].p50 / (measured[BARE_1].p50 + 1.2 * measured[ECHO_1].p50),
     ),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """What is left for steps over streams when echo and bare model take their share of the cores, and nothing else."""
+
+    row: Row
+    echo: Row
+    bare: Row
+
+    def rate(self, measured: Round) -> float:
+        """Steps a second: the echo keeps all cores busy, the model's one thread a single one."""
+        num_cores = len(os.sched_getaffinity(0))
+        return 1 / (1 / measured[self.echo].rate + 1 / (num_cores * measured[self.bare].rate))
+
+    def share(self, measured: Round) -> float:
+        """How much of it was reached."""
+        return measured[self.row].rate / self.rate(measured)
+
+
+CEILINGS = (Ceiling(STREAMS_64, ECHO_64, BARE_32), Ceiling(STREAMS_256, ECHO_256, BARE_256))

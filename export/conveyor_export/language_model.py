@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from conveyor.signature import Axis, OutputSpec, Signature, StateSpec, TensorSpec
 
@@ -14,7 +15,11 @@ CELLS: dict[str, Any] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN, "rn
 
 @dataclass(frozen=True, slots=True)
 class LanguageModelConfig:
-    """Sizes of a language model. With `tied`, embedding and projection share weights, so their widths must be equal."""
+    """Sizes of a language model, and what it drops while it is trained.
+
+    With `tied`, embedding and projection share weights, so their widths must be equal. `dropout` is of features,
+    `weight_dropout` of recurrent weights.
+    """
 
     vocabulary_size: int
     embedding_size: int = 128
@@ -23,6 +28,7 @@ class LanguageModelConfig:
     cell: str = "lstm"
     tied: bool = False
     dropout: float = 0.0
+    weight_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
@@ -97,12 +103,21 @@ class LanguageModel(nn.Module):
         """Consumes `tokens` from `states`; returns `logits` and the states after the last step."""
         embedded = self.dropout(self.embedding(inputs["tokens"]))
         if self.config.cell == "lstm":
-            hidden, (h, c) = self.rnn(embedded, (states["h"], states["c"]))
+            hidden, (h, c) = self._run_layers(embedded, (states["h"], states["c"]))
             new_states = {"h": h, "c": c}
         else:
-            hidden, h = self.rnn(embedded, states["h"])
+            hidden, h = self._run_layers(embedded, states["h"])
             new_states = {"h": h}
         return {"logits": self.projection(self.dropout(hidden))}, new_states
+
+    def _run_layers(self, x_TBF: Tensor, states: Any) -> Any:
+        probability = self.config.weight_dropout
+        if not self.training or probability == 0:
+            return self.rnn(x_TBF, states)
+        # One mask for all steps of a window (Merity, Keskar and Socher, 2018).
+        recurrent = ((name, weight) for name, weight in self.rnn.named_parameters() if name.startswith("weight_hh"))
+        dropped = {name: nn.functional.dropout(weight, probability) for name, weight in recurrent}
+        return functional_call(self.rnn, dropped, (x_TBF, states))
 
 
 def save_checkpoint(path: Any, model: LanguageModel, vocabulary: list[str], provenance: dict[str, Any]) -> None:

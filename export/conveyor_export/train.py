@@ -128,6 +128,7 @@ _NUMBERS: tuple[tuple[str, str, float, str], ...] = (
     ("--hidden", "hidden_size", 512, "width of a recurrent layer"),
     ("--embedding", "embedding_size", 128, "width of a symbol's vector"),
     ("--dropout", "dropout", 0.4, "share of features dropped between layers"),
+    ("--weight-dropout", "weight_dropout", 0.25, "share of recurrent weights dropped"),
     ("--epochs", "num_epochs", _DEFAULT.num_epochs, "at most so many epochs"),
     ("--patience", "patience", _DEFAULT.patience, "stop after so many epochs without gain"),
     ("--batch", "batch_size", _DEFAULT.batch_size, "parallel streams"),

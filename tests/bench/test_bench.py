@@ -9,7 +9,7 @@ from bench.engine import InProcess
 from bench.measurement import Measurement
 from bench.model import write_model
 from bench.report import make_report
-from bench.rows import ROWS, TARGETS
+from bench.rows import CEILINGS, ROWS, TARGETS
 from bench.streams import EchoStreams
 
 from conveyor.graph.model_file import read_model
@@ -83,3 +83,12 @@ def test_the_report_judges_medians_of_ratios() -> None:
     assert report.count("| met |") == len(TARGETS)
     assert all(row.title in report for row in ROWS)
     assert make_report([even, bad, bad], {}).count("**missed**") == len(TARGETS) - 1
+
+
+def test_a_ceiling_adds_up_what_echo_and_model_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On two cores, an echo that takes 1 ms of both and a step that takes 1 ms of one leave 1.5 ms for each step."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    measured = {row: Measurement(rate=1000.0, p50=0.001, p99=0.002) for row in ROWS}
+
+    assert [ceiling.rate(measured) for ceiling in CEILINGS] == [pytest.approx(1000 / 1.5)] * 2
+    assert CEILINGS[0].share(measured) == pytest.approx(1.5)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from conveyor import __version__
-from conveyor.client import ClientError
 from conveyor.errors import ConveyorError
 
 COMMANDS = {
@@ -60,6 +59,8 @@ def _run(arguments: list[str]) -> int:
 
 def _sentence(error: Exception) -> str:
     """One readable line."""
+    from conveyor.client import ClientError  # not before a command has chosen how gRPC is to run
+
     if isinstance(error, ModuleNotFoundError):
         return f"this command needs {error.name}: install conveyor-serve[cpu] or conveyor-serve[gpu]"
     if isinstance(error, OSError) and error.strerror:

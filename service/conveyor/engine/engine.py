@@ -173,8 +173,9 @@ class Engine:
             raise Unavailable("the server is draining")
 
     def _pump_soon(self) -> None:
-        # Once for all that this turn of the loop brings: that is the whole of the batching window.
-        if not self._is_pump_due:
+        # Once for all that this turn of the loop brings: that is the whole of the batching window. Behind a run there
+        # is nothing to do: its end pumps.
+        if not self._is_pump_due and self._can_start():
             self._is_pump_due = True
             self._loop.call_soon(self._pump)
 
