@@ -35,7 +35,7 @@ HOMES = {
     "rich": {"cli"},
 }
 # In the engine, only these files know ONNX Runtime.
-ORT_FILES = {"arena.py", "binding.py", "head_sessions.py", "ort.py", "runner.py"}
+ORT_FILES = {"arena.py", "binding.py", "head_sessions.py", "ort.py"}
 
 
 def part_of(path: Path) -> str:

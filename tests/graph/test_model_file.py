@@ -106,6 +106,13 @@ def test_no_signature() -> None:
         model_from_proto(proto)
 
 
+def test_tokens_without_a_bound() -> None:
+    """A model of tokens whose last one is not known is refused: nobody could tell a bad token from a good one."""
+    unbounded = replace(signature_of(make()), max_token=None)
+    with pytest.raises(ModelError, match="max_token: a model of tokens has to say which is the last"):
+        model_from_proto(sign(make(), unbounded))
+
+
 def break_domain(proto: ModelProto) -> None:
     proto.opset_import.append(helper.make_opsetid("evil", 1))
     proto.graph.node[0].domain = "evil"

@@ -6,6 +6,7 @@ import grpc
 import pytest
 
 from conveyor.rpc.interceptor import CallInterceptor
+from conveyor.rpc.server import DESCRIPTOR
 from conveyor.server import Server
 from conveyor.telemetry.metrics import Metrics
 from conveyor.v1 import model_pb2
@@ -45,10 +46,17 @@ async def test_calls_are_counted(server: Server, stub: Any) -> None:
     await stream.read()
     metrics = server.metrics
 
-    assert metrics.requests == {("ListModels", "OK"): 1, ("GetModel", "NOT_FOUND"): 1, ("Stream", "OK"): 1}
+    assert +metrics.requests == {("ListModels", "OK"): 1, ("GetModel", "NOT_FOUND"): 1, ("Stream", "OK"): 1}
     assert metrics.request_seconds["GetModel"].buckets()[-1] == ("+Inf", 1)
     assert "Stream" not in metrics.request_seconds
     assert not any(metrics.calls.values())
+
+
+async def test_defects_are_counted_from_zero(server: Server) -> None:
+    """Every call shows its INTERNAL answers before there is one: an increase from nothing would go unseen."""
+    none_yet = {method for (method, code), count in server.metrics.requests.items() if code == "INTERNAL" and not count}
+
+    assert none_yet == {method.name for method in DESCRIPTOR.methods}
 
 
 async def test_unknown_methods_are_unimplemented(channel: grpc.aio.Channel) -> None:

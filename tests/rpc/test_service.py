@@ -91,6 +91,10 @@ async def test_an_id_is_open_once(stub: Any) -> None:
         ({"idle_timeout": Duration(seconds=-1)}, "idle_timeout"),
         ({"max_lifetime": Duration()}, "max_lifetime"),
         ({"contexts": {"image": tensor_pb2.Tensor(data_type=77)}}, "contexts[image].data_type"),
+        (
+            {"contexts": {"image": tensor_pb2.Tensor(data_type=tensor_pb2.DATA_TYPE_INT64, data=bytes(8))}},
+            "contexts[image]",
+        ),
     ],
 )
 async def test_malformed_openings_are_refused(stub: Any, fields: dict[str, Any], field: str) -> None:

@@ -18,7 +18,7 @@ from conveyor.engine.runner import Runner
 from conveyor.engine.scheduler import Batch
 from conveyor.engine.session import Session
 from conveyor.engine.work import BatchRecord, Chunk, EndReason, Generation, Observer, OpenOptions, SessionView, Sink
-from conveyor.errors import ResourceExhausted, Unavailable
+from conveyor.errors import InvalidArgument, ResourceExhausted, Unavailable
 from conveyor.graph.model_file import ModelFile
 
 log = logging.getLogger("conveyor.engine")
@@ -72,11 +72,14 @@ class Engine:
         """Opens a session in the model's initial state.
 
         Raises:
+            InvalidArgument: a context that the model does not take.
             AlreadyExists: the id is in use.
             ResourceExhausted: as many sessions are open as may be.
             Unavailable: the server is draining.
         """
         self._check_draining()
+        for name in options.contexts:  # models that take one are refused at load
+            raise InvalidArgument(f"contexts[{name}]", f"model {self.name} takes no such context")
         try:
             session = self._core.table.open(options, time.monotonic())
         except ResourceExhausted as error:

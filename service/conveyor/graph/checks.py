@@ -49,6 +49,9 @@ def check_roles(proto: ModelProto, signature: Signature) -> None:
         raise ModelError(
             f"fixed_steps: {signature.fixed_steps}; only graphs of any number of steps, or of 1, are served"
         )
+    if signature.takes_tokens and signature.max_token is None:
+        # Unchecked, one client's bad token would fail the run that other sessions are in.
+        raise ModelError("max_token: a model of tokens has to say which is the last")
     constants = {tensor.name for tensor in proto.graph.initializer}
     inputs = {value.name: value for value in proto.graph.input if value.name not in constants}
     outputs = {value.name: value for value in proto.graph.output}

@@ -86,7 +86,8 @@ class OutputSpec(TensorSpec):
 class Signature:
     """The tensors of a model by role. Names are unique over all roles.
 
-    `max_token` bounds integer stream inputs: ids run from 0 to it, both included; None leaves them unbounded.
+    `max_token` bounds integer stream inputs: ids run from 0 to it, both included; None leaves them unbounded, which a
+    model of tokens may not.
     `fixed_steps` is the only chunk length that the graph takes, None where the time axis is dynamic.
     """
 
