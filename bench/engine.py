@@ -60,6 +60,8 @@ class InProcess:
 class _Resubmitter:
     """Answers each outcome with the session's next step, until the time is up."""
 
+    stays = True
+
     def __init__(self, engine: Engine, watch: Watch) -> None:
         self._engine = engine
         self._watch = watch

@@ -80,3 +80,9 @@ class DeadlineExceeded(ConveyorError):
 
 class RunFailed(ConveyorError):
     """The model's run failed; nothing was consumed and the session can be stepped again."""
+
+    def __init__(self, error_id: str) -> None:
+        super().__init__(
+            f"internal error {error_id}: the model's run failed, the server's log has why under this id; "
+            "the session is as it was before it"
+        )

@@ -38,6 +38,8 @@ NOTHING = Want()
 class ListSink:
     """Keeps what it is given, by tag."""
 
+    stays = True
+
     def __init__(self) -> None:
         self.outcomes: dict[Any, list[Outcome]] = defaultdict(list)
         self.ends: list[tuple[str, EndReason, int]] = []
@@ -100,7 +102,7 @@ class ManualEngine:
         self.runner.run(assembly.feeds, results)
         if error is not None:
             results.error = error
-            self.core.fail(batch, results)
+            self.core.fail(batch, results, "0123")
         else:
             self.core.finish(batch, assembly, results, self.now)
         self.deliver()

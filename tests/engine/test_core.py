@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from conveyor.engine.feeds import Results
-from conveyor.engine.work import EndReason, FinishReason, Want
+from conveyor.engine.job import MAX_KEPT_BYTES
+from conveyor.engine.work import EndReason, FinishReason, Sampling, Want
 from conveyor.errors import (
     Aborted,
     DeadlineExceeded,
@@ -64,6 +65,51 @@ def error_of(engine: ManualEngine, tag: object) -> Exception:
     (outcome,) = engine.sink.outcomes[tag]
     assert isinstance(outcome, Exception)
     return outcome
+
+
+class TestRepetition:
+    @pytest.mark.parametrize("between", [[], [4, 4, 4]])
+    def test_the_window_goes_on_from_call_to_call(self, between: list[int]) -> None:
+        """Two generations draw what one of both lengths draws, and what is stepped between counts as seen."""
+        penalised = Sampling(repetition_penalty=3.0)
+        engine = make_engine("once", "twice")
+        engine.generate("once", [3], 12, sampling=penalised, tag="once")
+        engine.generate("twice", [3], 6, sampling=penalised, tag="first")
+        engine.run_all()
+        if between:
+            engine.chunk("twice", between)
+            engine.run_all()
+        engine.generate("twice", [] if not between else [1], 6, sampling=penalised, tag="second")
+        engine.run_all()
+
+        expected = [3, *engine.tokens("first"), *between, *([1] if between else []), *engine.tokens("second")]
+        assert list(engine.core.table.get("twice").seen or ()) == expected
+        if not between:
+            assert engine.tokens("first") + engine.tokens("second") == engine.tokens("once")
+
+    def test_a_failed_generation_has_seen_nothing(self) -> None:
+        """The prompt of a generation whose run failed is not looked at by the next."""
+        engine = make_engine("a")
+        engine.generate("a", [3, 4], 1, tag=1)
+        engine.run(RuntimeError("lost"))
+        assert engine.core.table.get("a").seen is None
+
+        engine.generate("a", [5], 1, tag=2)
+        engine.run_all()
+        assert list(engine.core.table.get("a").seen or ()) == [5, *engine.tokens(2)]
+
+
+class TestKept:
+    def test_large_answers_are_not_hoarded(self) -> None:
+        """Of answers that are not acknowledged the latest is kept, and those before it while they are small."""
+        engine = make_engine("a", max_chunk_steps=4096)
+        rows = MAX_KEPT_BYTES // (20 * 4)  # steps whose logits fill what may be kept
+        for position in range(0, 3 * rows, rows):
+            engine.chunk("a", [1] * rows, LOGITS, tag=position, position=position, acknowledged=0)
+        engine.run_all()
+        kept = engine.core.table.get("a").kept
+
+        assert [each.start for each in kept] == [rows, 2 * rows]
 
 
 class TestPosition:
@@ -500,7 +546,7 @@ def start_run(engine: ManualEngine, error: Exception | None = None) -> Callable[
         if error is None:
             engine.core.finish(batch, assembly, results, engine.now)
         else:
-            engine.core.fail(batch, results)
+            engine.core.fail(batch, results, "0123")
         engine.deliver()
 
     return finish
@@ -512,7 +558,7 @@ def start_unread_run(engine: ManualEngine) -> Callable[[], None]:
     assert formed is not None
 
     def finish() -> None:
-        engine.core.fail(formed[0], Results(error=RuntimeError("lost")))
+        engine.core.fail(formed[0], Results(error=RuntimeError("lost")), "0123")
         engine.deliver()
 
     return finish

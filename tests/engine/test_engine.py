@@ -38,6 +38,8 @@ TEXT = [3, 1, 4, 1, 5, 9, 2, 6]
 class AwaitedSink:
     """Keeps outcomes by tag and the number of each flush; `wait` returns once a condition holds after a flush."""
 
+    stays = True
+
     def __init__(self) -> None:
         self.outcomes: list[tuple[Any, Answer | Token | ConveyorError]] = []
         self.flushed: list[int] = []
@@ -324,9 +326,13 @@ class TestWork:
 class TestFailure:
     @pytest.mark.parametrize("inline_sessions", [0, 2])
     async def test_a_failed_run_fails_its_chunks_alone(
-        self, monkeypatch: pytest.MonkeyPatch, sink: AwaitedSink, inline_sessions: int
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        sink: AwaitedSink,
+        inline_sessions: int,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """Chunks of a run that raises get an error that says nothing of the cause; their sessions go on as before."""
+        """Chunks of a run that raises get the id of the log line that has the cause; their sessions go on as before."""
         monkeypatch.setattr(engine_module, "INLINE_SESSIONS", inline_sessions)
         counts = Counts()
         async with running(counts, num_slots=1, max_batch=1) as engine:
@@ -344,6 +350,8 @@ class TestFailure:
 
         assert isinstance(failure, RunFailed)
         assert "secret" not in failure.message
+        assert caplog.records[-1].error_id in failure.message
+        assert "a secret of the device" in caplog.text
         assert counts.num_failed == 1
         for answer in (first, second):
             np.testing.assert_allclose(answer.outputs["logits"], alone(MODEL[1], TEXT)[3:], atol=1e-4)

@@ -99,8 +99,14 @@ class Program:
 
     def do_retry(self, name: str) -> None:
         for kept in self.session(name).kept:
-            again = Chunk(**{f: getattr(kept.chunk, f) for f in ("session_id", "inputs", "want", "sink")})
-            again.tag, again.position = object(), kept.start
+            again = Chunk(
+                self.session(name).session_id,
+                kept.inputs,
+                kept.want,
+                self.engine.sink,
+                tag=object(),
+                position=kept.start,
+            )
             self.engine.core.accept(again, self.engine.now)
             assert self.engine.answer(again.tag) is kept.answer
 

@@ -7,12 +7,14 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import numpy_helper
 
 from conveyor.engine.feeds import Feeds, Results
 from conveyor.engine.limits import Device
 from conveyor.engine.ort import CPU, CUDA
 from conveyor.engine.runner import Runner
 from conveyor.errors import FailedPrecondition
+from conveyor.graph.errors import ModelError
 from conveyor.graph.model_file import ModelFile, model_from_proto
 from tests.engine import harness
 from tests.engine.test_interleaving import Program, actions
@@ -164,3 +166,13 @@ class TestCuda:
         placement = Runner(model, NUM_ROWS, Device("cuda")).placement()
 
         assert {node.provider for node in placement if node.op_type in ("LSTM", "Gather", "ScatterElements")} == {CUDA}
+
+
+def test_a_bound_that_the_model_does_not_keep_is_found_at_load() -> None:
+    """The last token that clients may send is tried before any of them does."""
+    proto, _ = make_model(vocabulary_size=20)
+    (embedding,) = (weight for weight in proto.graph.initializer if weight.name == "embedding")
+    embedding.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(embedding)[:10], "embedding"))
+
+    with pytest.raises(ModelError, match="the model cannot make a step"):
+        Runner(model_from_proto(proto), NUM_ROWS, Device("cpu", num_threads=1)).warm_up(2)

@@ -113,6 +113,13 @@ def test_tokens_without_a_bound() -> None:
         model_from_proto(sign(make(), unbounded))
 
 
+def test_more_tokens_than_logits() -> None:
+    """A bound beyond the vocabulary is refused: such a token could not be scored."""
+    beyond = replace(signature_of(make()), max_token=20)
+    with pytest.raises(ModelError, match="max_token: 20, but there are 20 logits"):
+        model_from_proto(sign(make(), beyond))
+
+
 def break_domain(proto: ModelProto) -> None:
     proto.opset_import.append(helper.make_opsetid("evil", 1))
     proto.graph.node[0].domain = "evil"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from conveyor.engine.work import Want
-from conveyor.rpc.convert import token_array, want_of
+from conveyor.rpc.convert import MAX_CACHED_WANT, token_array, want_of
 from conveyor.v1 import step_pb2
 
 
@@ -23,6 +23,14 @@ def test_shared_arrays_cannot_be_written() -> None:
 
     with pytest.raises(ValueError, match="read-only"):
         array[0] = 6
+
+
+def test_long_wants_are_not_shared() -> None:
+    """What a client makes long is not kept for it, or it could fill the memory."""
+    long = step_pb2.Chunk(outputs=step_pb2.Outputs(names=["x" * MAX_CACHED_WANT]))
+
+    assert want_of(long) == want_of(long)
+    assert want_of(long) is not want_of(long)
 
 
 def test_wants_are_shared() -> None:

@@ -7,7 +7,11 @@ import grpc
 import numpy as np
 import pytest
 
+from conveyor.engine.work import Token
+from conveyor.errors import ResourceExhausted
+from conveyor.rpc.generation import Tokens
 from conveyor.server import Server
+from conveyor.telemetry.metrics import ModelMetrics
 from conveyor.v1 import generate_pb2
 from tests.rpc.requests import failure_of, logits, open_session, position_of, read_all, step, to_array, until
 
@@ -141,6 +145,23 @@ async def test_tokens_come_while_it_runs(server: Server, stub: Any) -> None:
     assert busy.retry_seconds is not None
     assert first.position <= stopped < 1_000_000
     assert (await step(stub, session, [1])).position == stopped + 1
+
+
+async def test_a_slow_reader_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens that nobody takes are counted as they come: at the bound the generation is stopped, and counted once."""
+    monkeypatch.setattr("conveyor.rpc.generation.MAX_UNREAD_TOKENS", 3)
+    metrics, stops = ModelMetrics(), []
+    tokens = Tokens(metrics, lambda: stops.append(True))
+    for token in range(5):
+        tokens.put(None, Token("a", token + 1, token, -1.0))
+    tokens.flush()
+
+    assert [token.token for token in await tokens.take()] == [0, 1, 2]
+    with pytest.raises(ResourceExhausted):
+        await tokens.take()
+    await asyncio.sleep(0)
+    assert stops == [True]
+    assert metrics.num_refused == {"slow_reader": 1}
 
 
 async def test_a_deadline_stops_it(server: Server, stub: Any) -> None:

@@ -10,7 +10,7 @@ from conveyor.rpc.server import DESCRIPTOR
 from conveyor.server import Server
 from conveyor.telemetry.metrics import Metrics
 from conveyor.v1 import model_pb2
-from tests.rpc.requests import failure_of
+from tests.rpc.requests import failure_of, until
 
 
 async def broken(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
@@ -50,6 +50,29 @@ async def test_calls_are_counted(server: Server, stub: Any) -> None:
     assert metrics.request_seconds["GetModel"].buckets()[-1] == ("+Inf", 1)
     assert "Stream" not in metrics.request_seconds
     assert not any(metrics.calls.values())
+
+
+async def leaving(request: bytes, context: grpc.aio.ServicerContext) -> None:
+    """A call whose client is gone when it writes."""
+    raise grpc.aio.InternalError
+
+
+async def test_a_client_that_is_gone_is_no_defect(caplog: pytest.LogCaptureFixture) -> None:
+    """What gRPC raises from a write to nobody counts as a cancelled call, and is not logged."""
+    metrics = Metrics()
+    server = grpc.aio.server(interceptors=[CallInterceptor(metrics, "test.Service")])
+    handlers = {"Leave": grpc.unary_stream_rpc_method_handler(leaving, bytes, bytes)}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("test.Service", handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_stream("/test.Service/Leave")(b"x")
+        await until(lambda: bool(metrics.requests))
+        call.cancel()
+    await server.stop(None)
+
+    assert metrics.requests == {("Leave", "CANCELLED"): 1}
+    assert not caplog.records
 
 
 async def test_defects_are_counted_from_zero(server: Server) -> None:

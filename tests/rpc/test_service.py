@@ -142,7 +142,10 @@ async def test_sessions_of_one_model_are_listed(stub: Any) -> None:
     assert failure.code is grpc.StatusCode.NOT_FOUND
 
 
-@pytest.mark.parametrize(("fields", "field"), [({"page_size": -1}, "page_size"), ({"page_token": "x"}, "page_token")])
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [({"page_size": -1}, "page_size"), ({"page_token": "x"}, "page_token"), ({"page_token": "nan x"}, "page_token")],
+)
 async def test_malformed_pages_are_refused(stub: Any, fields: dict[str, Any], field: str) -> None:
     """INVALID_ARGUMENT names the field."""
     failure = await failure_of(stub.ListSessions(session_pb2.ListSessionsRequest(**fields)))

@@ -14,6 +14,8 @@ from conveyor.v1 import sequence_service_pb2_grpc, session_pb2, step_pb2
 from tests.rpc.conftest import StartServer
 from tests.rpc.requests import failure_of, logits, open_session, position_of, read_all, step, to_array, until
 
+NOT_FOUND = grpc.StatusCode.NOT_FOUND.value[0]
+
 
 def chunk(session: str, tokens: list[int], request_id: int = 0, **fields: Any) -> step_pb2.Chunk:
     """A chunk of tokens."""
@@ -162,7 +164,7 @@ async def test_a_broken_stream_drops_its_chunks(slow: Server, slow_stub: Any) ->
     session, other = await open_session(slow_stub), await open_session(slow_stub)
     engine = slow.engines.of_model("tiny")
     call = slow_stub.Stream()
-    await send(call, chunk(session, [1] * 20_000), chunk(session, [1]))
+    await send(call, chunk(session, [1] * 16_000), chunk(session, [1]))
     await until(lambda: engine.stats().num_waiting == 2)
     assert (await step(slow_stub, other, [1])).position == 1
     call.cancel()
@@ -244,6 +246,39 @@ async def test_large_answers_are_spread_over_messages(start: StartServer) -> Non
 
         assert sum(sizes) > 4 * MAX_RESPONSE_BYTES
         assert max(sizes) < 2 * MAX_RESPONSE_BYTES
+
+
+async def test_a_flood_of_bad_chunks_is_answered_in_turns(start: StartServer) -> None:
+    """Refusals too fill messages of bounded size, and no more is read than may be unanswered; others are served."""
+    server = await start(max_stream_steps=2000)
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stub = sequence_service_pb2_grpc.SequenceServiceStub(channel)
+        session = await open_session(stub)
+        call = stub.Stream()
+        await send(call, *(chunk(f"{number:0100}", [1], number) for number in range(30_000)))
+        assert (await step(stub, session, [1])).position == 1
+        responses = []
+        while sum(len(response.results) for response in responses) < 30_000:
+            responses.append(await call.read())
+
+    assert [result.request_id for response in responses for result in response.results] == list(range(30_000))
+    assert all(result.error.code == NOT_FOUND for response in responses for result in response.results)
+    assert max(response.ByteSize() for response in responses) < 2 * MAX_RESPONSE_BYTES
+    assert max(len(response.results) for response in responses) <= 2000
+
+
+async def test_a_single_step_leaves_the_end_to_the_stream(stub: Any) -> None:
+    """A unary call on a session between two chunks of a stream does not keep the stream from hearing of its end."""
+    session = await open_session(stub)
+    call = stub.Stream()
+    await send(call, chunk(session, [1]))
+    await results_of(call, 1)
+    await step(stub, session, [1])
+    await stub.CloseSession(session_pb2.CloseSessionRequest(session_id=session))
+
+    (end,) = (await call.read()).ended
+    assert (end.session_id, end.position) == (session, 2)
+    call.cancel()
 
 
 async def test_garbage_ends_its_stream_alone(channel: grpc.aio.Channel, stub: Any) -> None:

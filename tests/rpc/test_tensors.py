@@ -43,6 +43,8 @@ def test_any_layout_is_written_row_major() -> None:
         (tensor_pb2.Tensor(data_type=FLOAT32, shape=[2], data=b"0000"), "x.data", "is 8 bytes, got 4"),
         (tensor_pb2.Tensor(data_type=FLOAT32, shape=[1], data=b"00000"), "x.data", "is 4 bytes, got 5"),
         (tensor_pb2.Tensor(data_type=FLOAT32, shape=[2**62, 2**62], data=b""), "x.data", "bytes, got 0"),
+        (tensor_pb2.Tensor(data_type=FLOAT32, shape=[2**62, 2**62, 0], data=b""), "x.shape", "cannot be made"),
+        (tensor_pb2.Tensor(data_type=FLOAT32, shape=[1] * 65, data=b"0000"), "x.shape", "cannot be made"),
         (tensor_pb2.Tensor(data_type=tensor_pb2.DATA_TYPE_BOOL, shape=[2], data=b"\1\2"), "x.data", "got 2"),
     ],
 )

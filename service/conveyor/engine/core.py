@@ -13,7 +13,7 @@ from conveyor.engine.job import ChunkJob, GenerationJob, Job
 from conveyor.engine.limits import Limits
 from conveyor.engine.residence import Residence
 from conveyor.engine.scheduler import STEP_ROWS, Batch, Scheduler
-from conveyor.engine.session import Session
+from conveyor.engine.session import Kept, Session
 from conveyor.engine.table import SessionTable
 from conveyor.engine.validation import Validator
 from conveyor.engine.work import Answer, Array, Chunk, EndReason, Generation, Sink, Token
@@ -147,8 +147,11 @@ class Core:
                 self._commit_token(job)
         self._line_up(batch.spills)
 
-    def fail(self, batch: Batch, results: Results) -> None:
-        """Takes a failed run: its jobs fail, and its sessions are where they were before those jobs."""
+    def fail(self, batch: Batch, results: Results, error_id: str) -> None:
+        """Takes a failed run: its jobs fail, and its sessions are where they were before those jobs.
+
+        `error_id` is what the log has the reason under.
+        """
         self._num_running -= len(batch)
         self.residence.revoke(batch, results.spilled)
         for job in batch.jobs:
@@ -156,8 +159,7 @@ class Core:
             if job.is_cancelled:
                 self._drop(job)
             else:
-                problem = RunFailed("the model's run failed; the session is as it was before it")
-                self._remove_from(job.session, 0, problem)
+                self._remove_from(job.session, 0, RunFailed(error_id))
         self._line_up(batch.spills)
 
     def _line_up(self, sessions: list[Session]) -> None:
@@ -216,7 +218,7 @@ class Core:
     def _answer_again(self, session: Session, chunk: Chunk, num_steps: int) -> bool:
         """True if the chunk asks again for an answer that is kept."""
         for kept in session.kept:
-            if kept.start == chunk.position and kept.answer.num_steps == num_steps and _same(kept.chunk, chunk):
+            if kept.start == chunk.position and kept.answer.num_steps == num_steps and _same(kept, chunk):
                 self.outcomes.append((chunk.sink, chunk.tag, kept.answer))
                 return True
         return False
@@ -243,7 +245,7 @@ class Core:
         session.jobs.append(job)
         session.tail += job.num_steps
         session.last_used = now
-        if session.sink is not job.sink:
+        if job.sink.stays and session.sink is not job.sink:
             self._attach(session, job.sink)
         self.num_waiting += 1
         if len(session.jobs) == 1:
@@ -259,7 +261,7 @@ class Core:
             return
         sessions = self._sessions_of[session.sink]
         del sessions[session]
-        if not sessions:  # the sinks of single calls are many, and are not detached
+        if not sessions:
             del self._sessions_of[session.sink]
 
     def _begin_first(self, session: Session) -> None:
@@ -330,6 +332,6 @@ class Core:
         self._begin_first(session)
 
 
-def _same(kept: Chunk, chunk: Chunk) -> bool:
+def _same(kept: Kept, chunk: Chunk) -> bool:
     """True if both ask the same of the same inputs."""
     return kept.want == chunk.want and all(np.array_equal(kept.inputs[n], a) for n, a in chunk.inputs.items())

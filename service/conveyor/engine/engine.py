@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import secrets
 import time
 from collections.abc import Sequence
 from queue import SimpleQueue
@@ -228,9 +229,10 @@ class Engine:
     def _finish(self, batch: Batch, assembly: Assembly, results: Results) -> None:
         now = time.monotonic()
         if results.error is not None:
-            log.error("a run of %d sessions failed", len(batch), exc_info=results.error)
+            error_id = secrets.token_hex(8)
+            log.error("a run of %d sessions failed", len(batch), exc_info=results.error, extra={"error_id": error_id})
             self._observer.run_failed()
-            self._core.fail(batch, results)
+            self._core.fail(batch, results, error_id)
             return
         if len(batch) <= INLINE_SESSIONS:
             self._step_seconds = 0.8 * self._step_seconds + 0.2 * results.run_seconds / batch.num_steps
@@ -261,7 +263,13 @@ class Engine:
             self._observer.session_ended(reason)
             log.info(
                 "session closed",
-                extra={"session_id": session.session_id, "reason": reason.value, "position": session.position},
+                extra={
+                    "session_id": session.session_id,
+                    "model": self.name,
+                    "version": self.version,
+                    "reason": reason.value,
+                    "position": session.position,
+                },
             )
             if session.sink is not None:
                 session.sink.end(session.session_id, reason, session.position)

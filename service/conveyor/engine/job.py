@@ -10,7 +10,10 @@ import numpy as np
 from conveyor.engine.session import Kept, Session
 from conveyor.engine.work import Answer, Array, Chunk, FinishReason, Generation, Sink, Token
 
-MAX_KEPT = 16  # answers that a session keeps for a client that has not acknowledged them
+# Answers that a session keeps for a client that has not acknowledged them. The latest is kept whatever its size.
+MAX_KEPT = 16
+MAX_KEPT_BYTES = 1 << 18
+MAX_REPETITION_WINDOW = 256
 
 
 class Job(ABC):
@@ -104,6 +107,8 @@ class ChunkJob(Job):
         session, chunk, start = self.session, self.chunk, self.session.position
         session.position = start + self.num_steps
         session.pending = self.feed[-1] if chunk.want.scoring else None
+        if session.seen is not None:
+            session.seen.extend(self.feed[self.lead :])
         answer = Answer(
             session.session_id,
             session.position,
@@ -113,9 +118,16 @@ class ChunkJob(Job):
             self.top_scores,
             self.scores,
         )
-        unacknowledged = [kept for kept in session.kept if kept.answer.position > session.acknowledged]
-        session.kept = (*unacknowledged[-MAX_KEPT + 1 :], Kept(start, chunk, answer))
+        session.kept = (*self._still_kept(), Kept(start, chunk.inputs, chunk.want, answer))
         return answer
+
+    def _still_kept(self) -> list[Kept]:
+        """The latest of the earlier answers that the client may not have."""
+        session = self.session
+        kept = [kept for kept in session.kept if kept.answer.position > session.acknowledged][-MAX_KEPT + 1 :]
+        while kept and sum(each.answer.num_bytes for each in kept) > MAX_KEPT_BYTES:
+            del kept[0]
+        return kept
 
     def _joined_outputs(self) -> dict[str, Array]:
         if len(self.outputs) <= 1:
@@ -137,13 +149,15 @@ class GenerationJob(Job):
         self.drawn = (0, 0.0)  # token and log-probability that the last run drew
         self.top_tokens: list[int] = []
         self.top_scores: list[float] = []
-        self.seen: deque[int] = deque(generation.tokens, maxlen=generation.sampling.repetition_window)
+        self.seen: deque[int] = deque(maxlen=generation.sampling.repetition_window)
         self.latest: deque[int] = deque(maxlen=max(map(len, generation.stop_sequences), default=1))
 
     def begin(self) -> None:
         if self.session.pending is not None:
             self.feed = [self.session.pending, *self.feed]
         self.num_total = len(self.feed)
+        self.seen.extend(self.session.seen or ())
+        self.seen.extend(self.generation.tokens)
 
     @property
     def draw_position(self) -> int:
@@ -156,6 +170,7 @@ class GenerationJob(Job):
         self.session.position += self.num_steps + 1
         self.session.tail = self.session.position
         self.session.pending = token
+        self._remember(token)
         self.num_steps = 0
         self.num_generated += 1
         self.feed, self.num_done, self.num_total = [token], 0, 1
@@ -170,6 +185,14 @@ class GenerationJob(Job):
             self.top_scores,
             self._finish(),
         )
+
+    def _remember(self, token: int) -> None:
+        session = self.session
+        if session.seen is None:
+            session.seen = deque(maxlen=MAX_REPETITION_WINDOW)
+        if not self.num_generated:
+            session.seen.extend(self.generation.tokens)
+        session.seen.append(token)
 
     def _finish(self) -> FinishReason | None:
         latest = tuple(self.latest)

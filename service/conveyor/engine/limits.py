@@ -58,8 +58,8 @@ class Device:
         if self.provider not in PROVIDERS:
             problems.append(f"provider: must be one of {', '.join(PROVIDERS)}, got {self.provider!r}")
         for name in ("num_threads", "device_id"):
-            if (value := getattr(self, name)) < 0:
-                problems.append(f"{name}: must be at least 0, got {value}")
+            if not 0 <= (value := getattr(self, name)) <= 1024:
+                problems.append(f"{name}: must be 0 to 1024, got {value}")
         if problems:
             raise ValueError("\n".join(problems))
 

@@ -17,6 +17,7 @@ from conveyor.engine.ort import Placement, make_session, node_placement, report_
 from conveyor.engine.threads import run_threads
 from conveyor.engine.warm_up import warm_up_feeds
 from conveyor.graph.arena import Scatter, check_arena_size
+from conveyor.graph.errors import ModelError
 from conveyor.graph.model_file import ModelFile
 from conveyor.graph.serving import build_serving_graph
 from conveyor.store.memory import Rows
@@ -88,9 +89,15 @@ class Runner:
         """Makes a step of so many sessions in slots that nobody has yet, every head included; returns its seconds.
 
         What a model cannot do shows here, before it serves, and the first client does not pay for first times.
+
+        Raises:
+            ModelError: it cannot make a step.
         """
         results = Results()
-        self.run(warm_up_feeds(self.graph.signature, num_sessions), results)
+        try:
+            self.run(warm_up_feeds(self.graph.signature, num_sessions), results)
+        except Exception as error:  # ONNX Runtime has a dozen kinds
+            raise ModelError(f"the model cannot make a step: {str(error).splitlines()[0]}") from error
         return results.run_seconds
 
     def run(self, feeds: Feeds, results: Results) -> None:

@@ -4,7 +4,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from conveyor.engine.work import Answer, Chunk, Sink
+from conveyor.engine.work import Answer, Array, Sink, Want
 
 if TYPE_CHECKING:
     from conveyor.engine.job import Job
@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Kept:
-    """A chunk that was answered, for the client that asks again. `start` is the position before it."""
+    """The answer to a chunk, for the client that asks again. `start` is the position before it."""
 
     start: int
-    chunk: Chunk
+    inputs: dict[str, Array]
+    want: Want
     answer: Answer
 
 
@@ -43,7 +44,8 @@ class Session:
     is_open: bool = True
     acknowledged: int = 0  # the client has the answers up to here
     kept: tuple[Kept, ...] = ()  # answers that it may not have, oldest first
-    sink: Sink | None = None  # hears when the session ends
+    seen: deque[int] | None = None  # its latest tokens, for repetition penalties; from its first generation on
+    sink: Sink | None = None  # the stream that stepped it last: hears when the session ends
 
     @property
     def expires(self) -> float:

@@ -5,13 +5,17 @@ from math import inf
 
 import numpy as np
 
+from conveyor.engine.job import MAX_REPETITION_WINDOW
 from conveyor.engine.limits import Limits
 from conveyor.engine.work import Chunk, Generation, Want
 from conveyor.errors import FailedPrecondition, InvalidArgument
 from conveyor.signature import Signature, TensorSpec
 
 MAX_ALTERNATIVES = 20
-MAX_REPETITION_WINDOW = 256
+MAX_STOP_SEQUENCES = 64
+MAX_STOP_TOKENS = 256
+# Beyond these, float32 logits overflow or all become equal.
+LEAST_PENALTY, MOST_PENALTY = 0.01, 100.0
 
 
 class Validator:
@@ -55,8 +59,7 @@ class Validator:
             raise InvalidArgument("tokens", "empty, and the session has no generated or scored token to go on from")
         self._check_length("tokens", len(generation.tokens))
         self._check_tokens("tokens", generation.tokens)
-        for index, stop in enumerate(generation.stop_sequences):
-            self._check_tokens(f"stop_sequences[{index}].tokens", stop)
+        self._check_stop_sequences(generation.stop_sequences)
         self._check_sampling(generation)
 
     def _tokens(self, chunk: Chunk) -> list[int]:
@@ -125,6 +128,16 @@ class Validator:
         if not 0 <= want.top_k <= self._vocabulary_size:
             raise InvalidArgument("outputs.top_k", f"expected 0 to {self._vocabulary_size}, got {want.top_k}")
 
+    def _check_stop_sequences(self, sequences: tuple[tuple[int, ...], ...]) -> None:
+        # Every generated token is held against all of them.
+        if len(sequences) > MAX_STOP_SEQUENCES:
+            raise InvalidArgument("stop_sequences", f"must be at most {MAX_STOP_SEQUENCES}, got {len(sequences)}")
+        for index, stop in enumerate(sequences):
+            field = f"stop_sequences[{index}].tokens"
+            if not 1 <= len(stop) <= MAX_STOP_TOKENS:
+                raise InvalidArgument(field, f"must be 1 to {MAX_STOP_TOKENS} tokens, got {len(stop)}")
+            self._check_tokens(field, stop)
+
     def _check_sampling(self, generation: Generation) -> None:
         sampling, alternatives = generation.sampling, min(MAX_ALTERNATIVES, self._vocabulary_size)
         rules = (
@@ -135,15 +148,14 @@ class Validator:
             ("sampling.top_p", 0 < sampling.top_p <= 1, "must be above 0 and at most 1"),
             (
                 "sampling.repetition_penalty",
-                0 < sampling.repetition_penalty < inf,
-                "must be above 0, and finite",
+                LEAST_PENALTY <= sampling.repetition_penalty <= MOST_PENALTY,
+                f"must be {LEAST_PENALTY:g} to {MOST_PENALTY:g}",
             ),
             (
                 "sampling.repetition_window",
                 1 <= sampling.repetition_window <= MAX_REPETITION_WINDOW,
                 f"must be 1 to {MAX_REPETITION_WINDOW}",
             ),
-            ("stop_sequences", all(generation.stop_sequences), "each needs at least one token"),
         )
         for field, holds, problem in rules:
             if not holds:

@@ -1,10 +1,10 @@
-"""A run that nobody asked for: zeros in, every head wanted. Pure."""
+"""A run that nobody asked for: zeros or the last token in, every head wanted. Pure."""
 
 import numpy as np
 
 from conveyor.engine.assembly import to_layout
 from conveyor.engine.feeds import Feeds, SampleFeeds, ScoreFeeds, TopFeeds
-from conveyor.signature import Signature
+from conveyor.signature import Signature, TensorSpec
 
 
 def warm_up_feeds(signature: Signature, num_sessions: int) -> Feeds:
@@ -12,7 +12,7 @@ def warm_up_feeds(signature: Signature, num_sessions: int) -> Feeds:
     rows = np.arange(num_sessions)
     feeds = Feeds(
         num_steps=1,
-        inputs={s.name: to_layout(np.zeros((1, num_sessions, *s.shape), s.dtype), s) for s in signature.inputs},
+        inputs={spec.name: to_layout(_steps(spec, signature, num_sessions), spec) for spec in signature.inputs},
         lengths=np.ones(num_sessions, np.int32),
         read_slots=np.zeros(num_sessions, np.int64),
         write_slots=1 + rows,
@@ -23,6 +23,12 @@ def warm_up_feeds(signature: Signature, num_sessions: int) -> Feeds:
         feeds.score = ScoreFeeds(rows, np.zeros(num_sessions, np.int64))
         feeds.sample = _sample_feeds(rows)
     return feeds
+
+
+def _steps(spec: TensorSpec, signature: Signature, num_sessions: int) -> np.ndarray:
+    # The last token: if the model does not know it after all, it is not to be found out with a client's.
+    highest = signature.max_token or 0 if spec.dtype.startswith("int") else 0
+    return np.full((1, num_sessions, *spec.shape), highest, spec.dtype)
 
 
 def _sample_feeds(rows: np.ndarray) -> SampleFeeds:

@@ -66,6 +66,12 @@ class Answer:
     top_log_probabilities: list[float] = field(default_factory=list)
     log_probabilities: list[float] = field(default_factory=list)
 
+    @property
+    def num_bytes(self) -> int:
+        """About what it takes in memory."""
+        num_values = 2 * len(self.top_tokens) + len(self.log_probabilities)
+        return 16 * num_values + sum(array.nbytes for array in self.outputs.values())
+
 
 @dataclass(slots=True)
 class Token:
@@ -81,7 +87,12 @@ class Token:
 
 
 class Sink(Protocol):
-    """Where a caller's outcomes go. All methods are called on the engine's event loop and must not block."""
+    """Where a caller's outcomes go. All methods are called on the engine's event loop and must not block.
+
+    `stays` tells a stream, which outlives its work and wants to hear when sessions end, from a single call.
+    """
+
+    stays: bool
 
     def put(self, tag: Any, outcome: Answer | Token | ConveyorError) -> None:
         """Takes one outcome of the work that was submitted with this tag."""

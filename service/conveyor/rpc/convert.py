@@ -28,6 +28,8 @@ from conveyor.rpc.tensors import DATA_TYPES, read_tensor, write_tensor
 from conveyor.signature import TensorSpec
 from conveyor.v1 import generate_pb2, model_pb2, session_pb2, step_pb2
 
+MAX_CACHED_WANT = 256  # bytes; what a client makes longer is not kept for it
+
 NOTHING = Want()
 SCORING = Want(scoring=True)
 
@@ -93,14 +95,19 @@ def want_of(message: step_pb2.Chunk) -> Want:
     kind = message.WhichOneof("want")
     if kind is None:
         return NOTHING
-    return SCORING if kind == "scoring" else _outputs_want(message.outputs.SerializeToString())
+    if kind == "scoring":
+        return SCORING
+    serialized = message.outputs.SerializeToString()
+    return _cached_want(serialized) if len(serialized) <= MAX_CACHED_WANT else _outputs_want(serialized)
 
 
-@lru_cache(1024)
 def _outputs_want(serialized: bytes) -> Want:
-    # Keyed by its bytes: serialising is cheaper than reading three fields, and clients ask for the same few.
     outputs = step_pb2.Outputs.FromString(serialized)
     return Want(names=tuple(outputs.names), top_k=outputs.top_k, last_only=outputs.last_only)
+
+
+# Keyed by its bytes: serialising is cheaper than reading three fields, and clients ask for the same few.
+_cached_want = lru_cache(1024)(_outputs_want)
 
 
 def fill_result(result: step_pb2.StepResult, answer: Answer, top_k: int) -> int:
@@ -124,30 +131,19 @@ def fill_result(result: step_pb2.StepResult, answer: Answer, top_k: int) -> int:
 
 
 def generation_work(request: generate_pb2.GenerateRequest, sink: Sink, deadline: float) -> Generation:
-    """The work that a generation asks for.
-
-    Raises:
-        InvalidArgument: an empty stop sequence.
-    """
+    """The work that a generation asks for."""
     return Generation(
         session_id=request.session_id,
         tokens=list(request.tokens),
         max_tokens=request.max_tokens,
         sink=sink,
         sampling=_sampling(request.sampling),
-        stop_sequences=_stop_sequences(request),
+        stop_sequences=tuple(tuple(sequence.tokens) for sequence in request.stop_sequences),
         seed=request.seed if request.HasField("seed") else None,
         top_k=request.top_k_log_probabilities,
         position=request.position if request.HasField("position") else None,
         deadline=deadline,
     )
-
-
-def _stop_sequences(request: generate_pb2.GenerateRequest) -> tuple[tuple[int, ...], ...]:
-    sequences = tuple(tuple(sequence.tokens) for sequence in request.stop_sequences)
-    for index, sequence in enumerate(sequences):
-        _require(bool(sequence), f"stop_sequences[{index}].tokens", "must not be empty")
-    return sequences
 
 
 def _sampling(message: generate_pb2.Sampling) -> Sampling:

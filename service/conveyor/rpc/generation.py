@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 from conveyor.engine.engine import Engine
@@ -18,10 +19,13 @@ MAX_UNREAD_TOKENS = 65_536
 
 
 class Tokens:
-    """A sink that collects tokens until they are taken, and times them."""
+    """A sink that collects tokens until they are taken, and times them. `stop` ends their coming."""
 
-    def __init__(self, metrics: ModelMetrics) -> None:
+    stays = False
+
+    def __init__(self, metrics: ModelMetrics, stop: Callable[[], None]) -> None:
         self._metrics = metrics
+        self._stop = stop
         self._tokens: list[Token] = []
         self._failure: ConveyorError | None = None
         self._news = asyncio.Event()
@@ -30,11 +34,20 @@ class Tokens:
 
     def put(self, tag: Any, outcome: Answer | Token | ConveyorError) -> None:
         """Takes a token or the failure."""
+        if self._failure is not None:
+            return
         if isinstance(outcome, Token):
             self._time_token()
             self._tokens.append(outcome)
+            if len(self._tokens) == MAX_UNREAD_TOKENS:
+                self._give_up()
         elif isinstance(outcome, Exception):
             self._failure = outcome
+
+    def _give_up(self) -> None:
+        self._failure = ResourceExhausted("slow_reader", f"{MAX_UNREAD_TOKENS} generated tokens were not read")
+        self._metrics.work_refused(self._failure.reason)
+        asyncio.get_running_loop().call_soon(self._stop)  # not now: the engine is handing out outcomes
 
     def _time_token(self) -> None:
         now = time.perf_counter()
@@ -58,8 +71,6 @@ class Tokens:
         while not self._tokens and self._failure is None:
             self._news.clear()
             await self._news.wait()
-        if len(self._tokens) > MAX_UNREAD_TOKENS:
-            raise ResourceExhausted("slow_reader", f"{len(self._tokens)} generated tokens were not read")
         if not self._tokens and self._failure is not None:
             raise self._failure
         tokens, self._tokens = self._tokens, []
@@ -72,7 +83,7 @@ async def run(request: generate_pb2.GenerateRequest, engine: Engine, context: Co
     Raises:
         ConveyorError: the generation was refused or failed.
     """
-    sink = Tokens(metrics)
+    sink = Tokens(metrics, lambda: engine.cancel(work))
     work = generation_work(request, sink, deadline_of(context))
     engine.submit(work)
     is_last = False

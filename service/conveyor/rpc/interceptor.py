@@ -66,6 +66,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             try:
                 response = await inner(request, context)
                 code = grpc.StatusCode.OK
+            except grpc.aio.InternalError:
+                return None  # a write to a client that is gone
             except Exception as error:
                 code = code_of(error)
                 end_call(context, error)

@@ -5,6 +5,7 @@
 import heapq
 from collections.abc import Iterable
 from itertools import islice
+from math import isfinite, nan
 
 from conveyor.engine.engines import Engines
 from conveyor.engine.work import SessionView
@@ -111,6 +112,9 @@ def _cursor(token: str) -> tuple[float, str] | None:
         return None
     time, _, session_id = token.partition(" ")
     try:
-        return float(time), session_id
+        place = float(time), session_id
     except ValueError:
-        raise InvalidArgument("page_token", "is not one that this server gave") from None
+        place = nan, session_id
+    if not isfinite(place[0]):
+        raise InvalidArgument("page_token", "is not one that this server gave")
+    return place

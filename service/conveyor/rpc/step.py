@@ -16,6 +16,8 @@ from conveyor.v1 import step_pb2
 class Waiter:
     """A sink for the one outcome of one chunk."""
 
+    stays = False
+
     def __init__(self) -> None:
         self.outcome: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 

@@ -16,6 +16,8 @@ from conveyor.v1 import step_pb2
 
 # Results are sent on in messages of about this size at most, below the 4 MiB that clients take by default.
 MAX_RESPONSE_BYTES = 1 << 20
+# Chunks of one message that are submitted before others on the event loop have their turn.
+MAX_TURN_CHUNKS = 1024
 
 
 class Stream:
@@ -24,6 +26,8 @@ class Stream:
     One task reads and submits, another writes. The engine puts outcomes into the outbox between the two, so a message
     carries all that became ready while the one before it was being sent.
     """
+
+    stays = True
 
     def __init__(self, engines: Engines, context: Context, max_steps: int) -> None:
         self._engines = engines
@@ -71,10 +75,11 @@ class Stream:
         self._outbox_steps += num_steps
         if isinstance(outcome, Answer):
             self._outbox_bytes += fill_result(result, outcome, top_k)
-            if self._outbox_bytes > MAX_RESPONSE_BYTES:
-                self._begin_message()
         elif isinstance(outcome, Exception):
             fill_error(result.error, outcome)
+            self._outbox_bytes += result.ByteSize()  # what the client called a session may be long
+        if self._outbox_bytes > MAX_RESPONSE_BYTES:
+            self._begin_message()
 
     def end(self, session_id: str, reason: EndReason, position: int) -> None:
         """Takes the end of a session that was stepped here."""
@@ -90,12 +95,14 @@ class Stream:
     async def _read(self) -> None:
         try:
             while (request := await self._context.read()) is not EOF:
-                for chunk in request.chunks:
+                for number, chunk in enumerate(request.chunks, 1):
                     self._submit(chunk)
-                if not self._is_empty:
+                    if self._num_steps >= self._max_steps:
+                        await self._wait_for_room()
+                    elif number % MAX_TURN_CHUNKS == 0:
+                        await asyncio.sleep(0)
+                if not self._is_empty or self._full:
                     self._wake_writer()  # something was refused at once
-                if self._num_steps >= self._max_steps:
-                    await self._wait_for_room()
         except DecodeError:
             self.fail(InvalidArgument("request", "the message is not a StreamRequest"))
         except Exception as error:
@@ -118,6 +125,7 @@ class Stream:
         self._num_steps += tag[3]
 
     async def _wait_for_room(self) -> None:
+        self._wake_writer()
         self._room = asyncio.get_running_loop().create_future()
         await self._room
 

@@ -24,7 +24,7 @@ def read_tensor(tensor: tensor_pb2.Tensor, field: str) -> Array:
     """A read-only view of the tensor's bytes. `field` is the tensor's path in the request.
 
     Raises:
-        InvalidArgument: an unknown type, a negative length, or data that is not of the shape's size.
+        InvalidArgument: an unknown type, a shape that no array has, or data that is not of the shape's size.
     """
     dtype = DTYPES.get(tensor.data_type)
     if dtype is None:
@@ -42,7 +42,10 @@ def read_tensor(tensor: tensor_pb2.Tensor, field: str) -> Array:
         if array.size and array.max() > 1:
             raise InvalidArgument(f"{field}.data", f"a BOOL is the byte 0 or 1, got {array.max()}")
         array = array.view(np.bool_)
-    return array.reshape(shape)
+    try:
+        return array.reshape(shape)
+    except ValueError as error:  # NumPy's own bounds: too many axes, or nothing along one that is too long
+        raise InvalidArgument(f"{field}.shape", f"cannot be made: {error}") from None
 
 
 def write_tensor(tensor: tensor_pb2.Tensor, array: Array) -> None:

@@ -44,14 +44,21 @@ class SequenceServiceStub(object):
     | ALREADY_EXISTS | a session of that id is open | choose another id |
     | OUT_OF_RANGE | `position` is not the session's; its own is in the error | go on from there |
     | ABORTED | another request of the session is in flight, or an earlier one of it failed | retry after it |
-    | RESOURCE_EXHAUSTED | sessions, queue or memory are full | retry after the delay in RetryInfo |
-    | UNAVAILABLE | the server is draining or the model is loading | retry elsewhere, or later |
+    | FAILED_PRECONDITION | the model cannot do this: it has no vocabulary | ask for something else |
+    | RESOURCE_EXHAUSTED | sessions or queue are full, or a message is too large | retry after the delay in RetryInfo, if there is one |
+    | UNAVAILABLE | the server is draining | retry elsewhere, or later |
     | DEADLINE_EXCEEDED, CANCELLED | the request ended before its steps ran | retry with the same position |
     | INTERNAL | a defect of the server; the message carries the id of a log line | report it |
 
     Unary failures carry a `google.rpc.RetryInfo` where a retry may help. The same
     facts are in plain trailing metadata: `grpc-retry-pushback-ms`, the offending
     field in `conveyor-field`, the session's position in `conveyor-position`.
+
+    The operator sets how long a request message may be (16 MiB unless told
+    otherwise), how many steps a chunk or a prompt may have (4,096), and how many
+    steps of a stream may be unanswered (16,384). A longer message ends its call
+    with RESOURCE_EXHAUSTED, a longer chunk is INVALID_ARGUMENT, and of a stream
+    with more unanswered steps no more is read until answers have been taken.
     """
 
     def __init__(self, channel):
@@ -123,14 +130,21 @@ class SequenceServiceServicer(object):
     | ALREADY_EXISTS | a session of that id is open | choose another id |
     | OUT_OF_RANGE | `position` is not the session's; its own is in the error | go on from there |
     | ABORTED | another request of the session is in flight, or an earlier one of it failed | retry after it |
-    | RESOURCE_EXHAUSTED | sessions, queue or memory are full | retry after the delay in RetryInfo |
-    | UNAVAILABLE | the server is draining or the model is loading | retry elsewhere, or later |
+    | FAILED_PRECONDITION | the model cannot do this: it has no vocabulary | ask for something else |
+    | RESOURCE_EXHAUSTED | sessions or queue are full, or a message is too large | retry after the delay in RetryInfo, if there is one |
+    | UNAVAILABLE | the server is draining | retry elsewhere, or later |
     | DEADLINE_EXCEEDED, CANCELLED | the request ended before its steps ran | retry with the same position |
     | INTERNAL | a defect of the server; the message carries the id of a log line | report it |
 
     Unary failures carry a `google.rpc.RetryInfo` where a retry may help. The same
     facts are in plain trailing metadata: `grpc-retry-pushback-ms`, the offending
     field in `conveyor-field`, the session's position in `conveyor-position`.
+
+    The operator sets how long a request message may be (16 MiB unless told
+    otherwise), how many steps a chunk or a prompt may have (4,096), and how many
+    steps of a stream may be unanswered (16,384). A longer message ends its call
+    with RESOURCE_EXHAUSTED, a longer chunk is INVALID_ARGUMENT, and of a stream
+    with more unanswered steps no more is read until answers have been taken.
     """
 
     def ListModels(self, request, context):
@@ -176,6 +190,9 @@ class SequenceServiceServicer(object):
 
     def ListSessions(self, request, context):
         """Lists sessions, in the order in which they were opened, in pages.
+
+        NOT_FOUND for an unknown model, INVALID_ARGUMENT for a negative page size or a
+        page token that the server did not give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -198,7 +215,11 @@ class SequenceServiceServicer(object):
         deadline, before the last of them has run leaves the session as it was.
         Retrying with the same `position` is safe: a chunk that was already consumed
         is answered again from the kept answer, not run again. The last answer of
-        each session is kept, and those that its client has not acknowledged.
+        each session is kept, and those that its client has not acknowledged: see
+        `acknowledged_position`.
+
+        FAILED_PRECONDITION for scoring or top tokens of a model that has no
+        vocabulary; all other codes are in the table above.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -214,8 +235,11 @@ class SequenceServiceServicer(object):
 
         The failure of one chunk is a result with an `error`; the stream and the
         other sessions go on. When a chunk fails, the chunks of that session that
-        wait behind it fail with ABORTED. When the server ends a session that this
-        stream has stepped, the stream is told in `ended`.
+        wait behind it fail with ABORTED. When a session ends, the stream that stepped
+        it last is told in `ended`. A session may be stepped from one stream after
+        another, or from several: then each chunk counts from where the one before it
+        leaves the session, whichever stream that came from. A message that cannot be
+        parsed, or is too large, ends the call and drops its waiting chunks.
 
         Half-closing lets the results in flight arrive, then ends the call with OK.
         Cancelling it drops the stream's waiting chunks; its sessions stay open and
@@ -233,7 +257,8 @@ class SequenceServiceServicer(object):
         by each token sent. Sampling draws one number per token from the seed and the
         position alone, so the same seed gives the same text in any batch.
         Cancelling the call stops the generation; the session may be a few tokens
-        further than the client has read.
+        further than the client has read. A client that lets 65,536 tokens wait
+        unread is given up with RESOURCE_EXHAUSTED.
 
         FAILED_PRECONDITION if the model has no vocabulary; ABORTED if another request
         of the session is in flight; INVALID_ARGUMENT for an empty prompt, unless the
@@ -315,14 +340,21 @@ class SequenceService(object):
     | ALREADY_EXISTS | a session of that id is open | choose another id |
     | OUT_OF_RANGE | `position` is not the session's; its own is in the error | go on from there |
     | ABORTED | another request of the session is in flight, or an earlier one of it failed | retry after it |
-    | RESOURCE_EXHAUSTED | sessions, queue or memory are full | retry after the delay in RetryInfo |
-    | UNAVAILABLE | the server is draining or the model is loading | retry elsewhere, or later |
+    | FAILED_PRECONDITION | the model cannot do this: it has no vocabulary | ask for something else |
+    | RESOURCE_EXHAUSTED | sessions or queue are full, or a message is too large | retry after the delay in RetryInfo, if there is one |
+    | UNAVAILABLE | the server is draining | retry elsewhere, or later |
     | DEADLINE_EXCEEDED, CANCELLED | the request ended before its steps ran | retry with the same position |
     | INTERNAL | a defect of the server; the message carries the id of a log line | report it |
 
     Unary failures carry a `google.rpc.RetryInfo` where a retry may help. The same
     facts are in plain trailing metadata: `grpc-retry-pushback-ms`, the offending
     field in `conveyor-field`, the session's position in `conveyor-position`.
+
+    The operator sets how long a request message may be (16 MiB unless told
+    otherwise), how many steps a chunk or a prompt may have (4,096), and how many
+    steps of a stream may be unanswered (16,384). A longer message ends its call
+    with RESOURCE_EXHAUSTED, a longer chunk is INVALID_ARGUMENT, and of a stream
+    with more unanswered steps no more is read until answers have been taken.
     """
 
     @staticmethod
