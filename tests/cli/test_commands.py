@@ -117,7 +117,8 @@ def test_top_prints_a_frame(server: ServerProcess, capsys: Capture) -> None:
         ([], 2, "required: COMMAND"),
         (["frobnicate"], 2, "invalid choice"),
         (["generate", "--max-tokens", "0"], 2, "at least 1"),
-        (["inspect"], 1, "either PATH or --address"),
+        (["inspect"], 2, "one of the arguments PATH --address is required"),
+        (["inspect", "/nowhere", "--address", "127.0.0.1:1"], 2, "not allowed with argument"),
         (["inspect", "/nowhere"], 1, "/nowhere"),
         (["inspect", __file__], 1, "not an ONNX file"),
         (["score", "/nowhere"], 1, "/nowhere: No such file"),
@@ -134,6 +135,29 @@ def test_a_failure_is_one_line(arguments: list[str], status: int, problem: str, 
     assert problem in told
     assert "Traceback" not in told
     assert status == 2 or len(told.splitlines()) == 1
+
+
+def test_generate_names_what_it_cannot_take(server: ServerProcess, capsys: Capture) -> None:
+    """A number that no request can hold is told with its name."""
+    address = ["--address", server.address, "--model", "letters"]
+    assert main(["generate", *address, "--seed", "-1"]) == 1
+
+    assert re.fullmatch(r"conveyor: seed: .*-1\n", capsys.readouterr().err)
+
+
+def test_top_needs_the_metrics_address(server: ServerProcess, capsys: Capture) -> None:
+    """A port that speaks something else than HTTP is told in a readable line."""
+    assert main(["top", "--metrics", server.address, "--once"]) == 1
+
+    told = capsys.readouterr().err
+    assert re.fullmatch(rf"conveyor: no metrics at {server.address}: the answer is not HTTP \(\w+\)\n", told)
+
+
+def test_a_timeout_may_be_endless(server: ServerProcess, capsys: Capture) -> None:
+    """With an endless timeout a command is answered."""
+    assert main(["sessions", "--address", server.address, "--timeout", "inf"]) == 0
+
+    assert capsys.readouterr().out.startswith("SESSION")
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"a"])

@@ -1,8 +1,12 @@
 """The face without `await`."""
 
+from inspect import Parameter, signature
+from typing import get_type_hints
+
 import pytest
 
-from conveyor.client import InvalidArgument, SyncClient, connect_sync
+from conveyor.client import Client, InvalidArgument, Session, SyncClient, Unavailable, connect_sync
+from conveyor.client.sync import GenerateOptions, OpenOptions
 from tests.client.serving import ServerProcess
 
 
@@ -43,3 +47,32 @@ def test_errors_are_raised_where_they_belong(sync_client: SyncClient) -> None:
         with pytest.raises(InvalidArgument):
             session.step([99])
         assert session.step("a").position == 1
+
+
+def test_both_faces_take_the_same_options() -> None:
+    """Opening and generating take the options of the async face, by name and by type."""
+    for options, method in ((OpenOptions, Client.open), (GenerateOptions, Session.generate)):
+        hints = get_type_hints(method)
+        parameters = signature(method).parameters.values()
+        keywords = [parameter.name for parameter in parameters if parameter.kind is Parameter.KEYWORD_ONLY]
+
+        assert get_type_hints(options) == {name: hints[name] for name in keywords}
+
+
+def test_a_closed_client_is_unavailable(server: ServerProcess, capfd: pytest.CaptureFixture[str]) -> None:
+    """Closing twice does nothing, every call after it is refused, and a generation that was left is quiet."""
+    client = connect_sync(server.address)
+    session = client.open("letters")
+    tokens = session.generate("abc", max_tokens=4000)
+    other_tokens = session.generate("abc")
+    next(tokens)
+    session.close()
+    client.close()
+    client.close()
+
+    calls = (client.models, lambda: client.open("letters"), lambda: session.step("a"), lambda: next(other_tokens))
+    for call in calls:
+        with pytest.raises(Unavailable, match="the client is closed"):
+            call()
+    del tokens
+    assert capfd.readouterr().err == ""

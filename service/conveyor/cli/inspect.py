@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from conveyor.cli.server_options import add_address, connected
+from conveyor.cli.server_options import add_timeout, connected
 from conveyor.cli.table import format_bytes, format_table
 from conveyor.client import Model
 
@@ -19,15 +19,15 @@ def add_parser(subparsers: Any) -> None:
         help=summary,
         description="Tells what a model takes, keeps and gives, what can be batched, and where each node runs.",
     )
-    parser.add_argument("path", nargs="?", type=Path, metavar="PATH", help="an ONNX file, or a folder of models")
-    add_address(parser, default=None)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("path", nargs="?", type=Path, metavar="PATH", help="an ONNX file, or a folder of models")
+    source.add_argument("--address", metavar="HOST:PORT", help="a server's gRPC address")
+    add_timeout(parser)
     parser.add_argument("--nodes", action="store_true", help="list every node, not only those off CUDA")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    if (args.path is None) == (args.address is None):
-        raise ValueError("give either PATH or --address")
     if args.address is not None:
         print("\n\n".join(map(describe_served, asyncio.run(_served(args)))))
         return 0

@@ -5,6 +5,7 @@ import urllib.error
 import urllib.request
 from collections import defaultdict
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from time import monotonic
 from typing import Any
 
@@ -94,6 +95,8 @@ def read_page(address: str, timeout: float = 5.0) -> Page:
     except urllib.error.URLError as error:
         reason: Any = error.reason
         raise ConnectionError(f"no metrics at {address}: {getattr(reason, 'strerror', None) or reason}") from error
+    except HTTPException as error:  # it may quote what came, which can be bytes of gRPC
+        raise ValueError(f"no metrics at {address}: the answer is not HTTP ({type(error).__name__})") from error
 
 
 def parse_page(text: str) -> Page:

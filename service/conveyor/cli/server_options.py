@@ -5,10 +5,19 @@ import argparse
 from conveyor.client import Client, connect
 
 
-def add_address(parser: argparse.ArgumentParser, *, default: str | None = "localhost:50051") -> None:
+def add_address(parser: argparse.ArgumentParser) -> None:
     """Adds `--address` and `--timeout`."""
-    tail = f" (default: {default})" if default else ""
-    parser.add_argument("--address", default=default, metavar="HOST:PORT", help=f"the server's gRPC address{tail}")
+    parser.add_argument(
+        "--address",
+        default="localhost:50051",
+        metavar="HOST:PORT",
+        help="the server's gRPC address (default: %(default)s)",
+    )
+    add_timeout(parser)
+
+
+def add_timeout(parser: argparse.ArgumentParser) -> None:
+    """Adds `--timeout`."""
     parser.add_argument(
         "--timeout", type=seconds, default=10.0, metavar="SECONDS", help="longest wait for an answer (default: 10)"
     )

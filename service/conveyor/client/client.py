@@ -9,15 +9,17 @@ from typing import Any, Self
 from google.protobuf.duration_pb2 import Duration
 
 from conveyor.client.connection import Connection
-from conveyor.client.errors import AlreadyExists
+from conveyor.client.errors import AlreadyExists, InvalidArgument
 from conveyor.client.inputs import tensor_from
 from conveyor.client.lane import Lane
+from conveyor.client.message import message_from
 from conveyor.client.results import Model, SessionInfo, model_from, session_from
 from conveyor.client.session import Opening, Session
 from conveyor.client.stream import Stream
 from conveyor.v1 import model_pb2, session_pb2
 
 _PAGE_SIZE = 1000
+_LONGEST_DURATION = 315_576_000_000  # seconds; the protocol's Duration holds no more
 
 
 class Client:
@@ -64,18 +66,22 @@ class Client:
     ) -> Opening:
         """Opens a session: `await` it, or `async with` it to have it closed at the end. Times are seconds.
 
+        Raises:
+            InvalidArgument: a field cannot be what is given.
+
         Raises, when awaited:
             NotFound: no such model.
             AlreadyExists: the session id is in use.
             ResourceExhausted: the server holds as many sessions as it may.
         """
-        request = session_pb2.OpenSessionRequest(
+        request = message_from(
+            session_pb2.OpenSessionRequest,
             model_name=model,
             model_version=version,
             session_id=session_id or "",
             seed=seed,
-            idle_timeout=_duration(idle_timeout),
-            max_lifetime=_duration(max_lifetime),
+            idle_timeout=_duration("idle_timeout", idle_timeout),
+            max_lifetime=_duration("max_lifetime", max_lifetime),
             contexts={name: tensor_from(value, "float32").to_message() for name, value in (contexts or {}).items()},
         )
         return Opening(self._open(request))
@@ -147,5 +153,11 @@ def _has_failed(task: "asyncio.Task[Model]") -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
 
 
-def _duration(seconds: float | None) -> Duration | None:
-    return None if seconds is None else Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))
+def _duration(field: str, seconds: float | None) -> Duration | None:
+    if seconds is None:
+        return None
+    if not 0 < seconds <= _LONGEST_DURATION:
+        raise InvalidArgument(
+            f"{field}: must be above 0 s and at most {_LONGEST_DURATION} s, got {seconds} s", field=field
+        )
+    return Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))

@@ -3,13 +3,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from math import isnan
 from time import monotonic
 from typing import Any, TypeVar
 
 import grpc
 
 from conveyor.client.backoff import Backoff
-from conveyor.client.errors import ClientError, from_call
+from conveyor.client.errors import ClientError, InvalidArgument, Unavailable, from_call
 from conveyor.v1 import sequence_service_pb2_grpc
 
 Response = TypeVar("Response")
@@ -24,15 +25,32 @@ _CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_reconnect_backoff_ms", 2000),
 ]
 
+# A year. gRPC takes a deadline that is too far away for one that has passed.
+_LONGEST_SECONDS = 365 * 86_400.0
+
 
 class Connection:
-    """One channel. `timeout` is how many seconds a single call may take, retries included."""
+    """One channel. `timeout` is how many seconds a single call may take, retries included.
+
+    Raises:
+        InvalidArgument: the timeout is not a number.
+    """
 
     def __init__(self, address: str, timeout: float) -> None:
         self.address = address
-        self.timeout = timeout
+        self._timeout = _bounded(timeout)
+        self._is_closed = False
         self.channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
         self.stub: Any = _STUB(self.channel)
+
+    def seconds(self, timeout: float | None) -> float:
+        """How long a call may take: `timeout`, by default the connection's own."""
+        return self._timeout if timeout is None else _bounded(timeout)
+
+    def check_open(self) -> None:
+        """Raises Unavailable if the connection was closed here."""
+        if self._is_closed:
+            raise Unavailable("the client is closed")
 
     async def call(
         self,
@@ -46,8 +64,9 @@ class Connection:
             ClientError: the last failure.
         """
         backoff = Backoff()
-        deadline = monotonic() + (self.timeout if timeout is None else timeout)
+        deadline = monotonic() + self.seconds(timeout)
         while True:
+            self.check_open()
             try:
                 return await method(request, timeout=max(deadline - monotonic(), 0.001))
             except grpc.aio.AioRpcError as failure:
@@ -56,6 +75,7 @@ class Connection:
 
     async def close(self) -> None:
         """Closes the channel; calls in flight are cancelled."""
+        self._is_closed = True
         await self.channel.close()
 
 
@@ -65,3 +85,9 @@ async def sleep_before_retry(error: ClientError, backoff: Backoff, deadline: flo
     if not error.is_retriable or monotonic() + delay >= deadline:
         raise error
     await asyncio.sleep(delay)
+
+
+def _bounded(timeout: float) -> float:
+    if isnan(timeout):
+        raise InvalidArgument("timeout: must be a number of seconds, got nan", field="timeout")
+    return min(timeout, _LONGEST_SECONDS)

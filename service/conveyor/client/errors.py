@@ -25,6 +25,8 @@ from conveyor.v1 import step_pb2
 Code = grpc.StatusCode
 
 _RETRIED = {Code.UNAVAILABLE, Code.ABORTED, Code.RESOURCE_EXHAUSTED}
+# gRPC's words for a message that is longer than the other side takes.
+_TOO_LARGE = "larger than max"
 # A connection that breaks under a call shows as INTERNAL where the peer reset the stream, or while the call starts.
 _BROKEN = ("RST_STREAM", "Internal error from Core")
 
@@ -51,8 +53,15 @@ class ClientError(Exception):
         self.retry_after = retry_after
 
     @property
+    def is_too_large(self) -> bool:
+        """True if a message was longer than the server takes, now or later."""
+        return self.code is Code.RESOURCE_EXHAUSTED and _TOO_LARGE in self.message
+
+    @property
     def is_retriable(self) -> bool:
         """True if the same request may succeed later, and cannot be taken twice when its position is given."""
+        if self.is_too_large:
+            return False
         return self.code in _RETRIED or (self.code is Code.INTERNAL and any(sign in self.message for sign in _BROKEN))
 
 

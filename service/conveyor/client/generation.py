@@ -20,6 +20,7 @@ from conveyor.client.errors import (
 )
 from conveyor.client.inputs import Tokens, tokens_from
 from conveyor.client.lane import Lane
+from conveyor.client.message import message_from
 from conveyor.client.results import GeneratedToken, Model, generated_tokens
 from conveyor.v1 import generate_pb2
 
@@ -38,18 +39,28 @@ def request_from(
     seed: int | None,
     log_probabilities: int,
 ) -> generate_pb2.GenerateRequest:
-    """A request without session and position."""
-    return generate_pb2.GenerateRequest(
+    """A request without session and position.
+
+    Raises:
+        InvalidArgument: a field cannot be what is given.
+    """
+    return message_from(
+        generate_pb2.GenerateRequest,
         tokens=tokens_from(prompt, model),
         max_tokens=max_tokens,
-        sampling=generate_pb2.Sampling(
+        sampling=message_from(
+            generate_pb2.Sampling,
+            "sampling.",
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
             repetition_penalty=repetition_penalty,
             repetition_window=repetition_window,
         ),
-        stop_sequences=[generate_pb2.TokenSequence(tokens=tokens_from(each, model)) for each in stop],
+        stop_sequences=[
+            message_from(generate_pb2.TokenSequence, f"stop_sequences[{index}].", tokens=tokens_from(each, model))
+            for index, each in enumerate(stop)
+        ],
         seed=seed,
         top_k_log_probabilities=log_probabilities,
     )
@@ -102,6 +113,7 @@ class GenerationCall:
             await sleep_before_retry(error, backoff, deadline)
 
     async def _messages(self) -> AsyncIterator[generate_pb2.GenerateResponse]:
+        self._connection.check_open()
         call: Any = self._connection.stub.Generate(self._request)
         try:
             while True:

@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from conveyor.client.errors import InvalidArgument
+from conveyor.client.message import message_from
 from conveyor.client.results import Model
 from conveyor.client.tensor import Tensor
 from conveyor.v1 import step_pb2
@@ -18,7 +19,7 @@ def tokens_from(data: Tokens, model: Model) -> list[int]:
     """Token ids of text, of one id, or of a sequence of ids.
 
     Raises:
-        InvalidArgument: text for a model without a vocabulary.
+        InvalidArgument: text for a model without a vocabulary, or neither text nor ids.
     """
     if isinstance(data, str):
         if model.vocabulary is None:
@@ -26,7 +27,11 @@ def tokens_from(data: Tokens, model: Model) -> list[int]:
         return model.vocabulary.encode(data)
     if isinstance(data, int):
         return [data]
-    return data.tolist() if hasattr(data, "tolist") else list(data)
+    try:
+        tokens = data.tolist() if hasattr(data, "tolist") else list(data)
+    except TypeError as error:
+        raise InvalidArgument(f"tokens: {error}", field="tokens") from None
+    return tokens if isinstance(tokens, list) else [tokens]  # a NumPy scalar's list is a number
 
 
 def chunk_from(session_id: str, data: Inputs, model: Model) -> tuple[step_pb2.Chunk, int]:
@@ -71,4 +76,4 @@ def outputs_from(names: tuple[str, ...], top_k: int, last_only: bool) -> step_pb
     """What a step asks for; None for nothing. Shared between chunks: messages copy it."""
     if not names and not top_k:
         return None
-    return step_pb2.Outputs(names=names, top_k=top_k, last_only=last_only)
+    return message_from(step_pb2.Outputs, "outputs.", names=names, top_k=top_k, last_only=last_only)

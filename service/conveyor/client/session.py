@@ -1,6 +1,7 @@
 # ruff: noqa: ASYNC109 - a timeout spans retries, and is part of the request's meaning
 """One sequence on the server, advanced in steps. Its state stays there; the position is known on both sides."""
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing
@@ -12,13 +13,16 @@ from conveyor.client.errors import ClientError, NotFound
 from conveyor.client.generation import GenerationCall, request_from
 from conveyor.client.inputs import Inputs, Tokens, chunk_from, outputs_from, tokens_from
 from conveyor.client.lane import Lane
+from conveyor.client.message import message_from
 from conveyor.client.results import GeneratedToken, Model, SessionInfo, StepResult, session_from
 from conveyor.client.stream import Stream
 from conveyor.v1 import session_pb2, step_pb2
 
-# Of a long score: enough in flight to hide the round trip, few enough that other sessions have their turn.
-SCORE_CHUNK_STEPS = 512
-SCORE_CHUNKS_IN_FLIGHT = 4
+# Of a long text: enough in flight to hide the round trip, few enough that other sessions have their turn.
+CHUNK_STEPS = 512
+CHUNKS_IN_FLIGHT = 4
+# A longer prompt is cut. Servers take one of this length whole, unless they were told otherwise.
+WHOLE_PROMPT_STEPS = 4096
 
 _SCORING = step_pb2.Scoring()
 _CLOSE_SECONDS = 5.0
@@ -68,29 +72,36 @@ class Session:
         wanted = outputs_from(tuple(outputs), top_k, last_only)
         if wanted is not None:
             chunk.outputs.CopyFrom(wanted)
-        timeout = self._connection.timeout if timeout is None else timeout
-        return StepResult(await self._stream.submit(self._lane, chunk, num_steps, timeout), self.model.vocabulary)
+        seconds = self._connection.seconds(timeout)
+        return StepResult(await self._stream.submit(self._lane, chunk, num_steps, seconds), self.model.vocabulary)
 
     async def score(self, data: Tokens, timeout: float | None = None) -> list[float]:
         """Consumes text or tokens; gives the natural logarithm of each token's probability given all before it.
 
         NaN for a token that nothing scored or generated came before: the first of a session. `timeout` is in seconds
-        for each stretch of `SCORE_CHUNK_STEPS` tokens, by default the client's.
+        for each stretch of `CHUNK_STEPS` tokens, by default the client's.
         """
-        tokens = tokens_from(data, self.model)
-        scores: list[float] = []
-        in_flight: deque[Any] = deque()
-        for start in range(0, len(tokens), SCORE_CHUNK_STEPS):
-            if len(in_flight) == SCORE_CHUNKS_IN_FLIGHT:
-                scores.extend((await in_flight.popleft()).log_probabilities)
-            in_flight.append(self._submit_score(tokens[start : start + SCORE_CHUNK_STEPS], timeout))
-        for future in in_flight:
-            scores.extend((await future).log_probabilities)
-        return scores
+        results = await self._consume(tokens_from(data, self.model), timeout, scoring=_SCORING)
+        return [score for result in results for score in result.log_probabilities]
 
-    def _submit_score(self, tokens: list[int], timeout: float | None) -> Any:
-        chunk = step_pb2.Chunk(session_id=self.id, tokens=tokens, scoring=_SCORING)
-        return self._stream.submit(self._lane, chunk, len(tokens), timeout or self._connection.timeout)
+    async def _consume(self, tokens: list[int], timeout: float | None, **want: Any) -> list[step_pb2.StepResult]:
+        """Consumes tokens in chunks, some of them in flight at once."""
+        seconds = self._connection.seconds(timeout)
+        results: list[step_pb2.StepResult] = []
+        in_flight: deque[asyncio.Future[step_pb2.StepResult]] = deque()
+        try:
+            for start in range(0, len(tokens), CHUNK_STEPS):
+                if len(in_flight) == CHUNKS_IN_FLIGHT:
+                    results.append(await in_flight.popleft())
+                part = tokens[start : start + CHUNK_STEPS]
+                chunk = message_from(step_pb2.Chunk, session_id=self.id, tokens=part, **want)
+                in_flight.append(self._stream.submit(self._lane, chunk, len(part), seconds))
+            while in_flight:
+                results.append(await in_flight.popleft())
+        finally:
+            for future in in_flight:  # of a failure or a cancellation the caller hears once
+                future.cancel()
+        return results
 
     async def generate(
         self,
@@ -112,10 +123,14 @@ class Session:
         The options are those of `GenerateRequest` and `Sampling` in the protocol; None and 0 take its defaults. The
         prompt may be empty right after a generation or a score. Leaving early stops the server at the last token it
         had sent, which can be some further than those read. `timeout` bounds the wait for each token, in seconds.
+
+        A prompt of more than `WHOLE_PROMPT_STEPS` tokens is consumed in chunks, and those that come before a failure
+        stay consumed.
         """
         self._lane.check_open()
+        before, last = _cut(tokens_from(prompt, self.model))
         request = request_from(
-            prompt,
+            last,
             self.model,
             max_tokens=max_tokens,
             temperature=temperature,
@@ -127,8 +142,9 @@ class Session:
             seed=seed,
             log_probabilities=log_probabilities,
         )
-        timeout = self._connection.timeout if timeout is None else timeout
-        call = GenerationCall(self._connection, self._lane, self.model, request, timeout)
+        seconds = self._connection.seconds(timeout)
+        await self._consume(before, timeout)
+        call = GenerationCall(self._connection, self._lane, self.model, request, seconds)
         async with aclosing(call.tokens()) as tokens:
             async for token in tokens:
                 yield token
@@ -162,6 +178,14 @@ class Session:
         except ClientError:
             if error is None:
                 raise
+
+
+def _cut(prompt: list[int]) -> tuple[list[int], list[int]]:
+    """What of a prompt to consume before a generation, and what to give it."""
+    if len(prompt) <= WHOLE_PROMPT_STEPS:
+        return [], prompt
+    # The generation keeps more than its repetition penalty may look back at.
+    return prompt[:-CHUNK_STEPS], prompt[-CHUNK_STEPS:]
 
 
 class Opening:

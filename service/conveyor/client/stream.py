@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 import grpc
 
 from conveyor.client.backoff import Backoff
-from conveyor.client.errors import ClientError, ResourceExhausted, Unavailable, from_call, from_result, from_status
+from conveyor.client.errors import ClientError, Unavailable, from_call, from_result, from_status
 from conveyor.client.lane import Lane, Pending
 from conveyor.v1 import session_pb2, step_pb2
 
@@ -49,8 +49,6 @@ class Stream:
         self._expiry: asyncio.TimerHandle | None = None
         self._runner: asyncio.Task[None] | None = None
         self._is_closed = False
-        self.num_messages = 0
-        self.num_chunks = 0
 
     def new_lane(self, session_id: str, position: int) -> Lane:
         """A lane for a session that has just been opened; one before of the same id has ended."""
@@ -113,7 +111,7 @@ class Stream:
         while True:
             await self._work()
             error = await self._serve(self._open_call(), backoff)
-            if _is_too_large(error) and self._pending:
+            if error.is_too_large and self._pending:
                 self._blame_largest(error)
             elif not error.is_retriable:
                 self._fail_all(error)
@@ -148,8 +146,6 @@ class Stream:
                 await self._work()
                 chunks = self._take()
                 if chunks:
-                    self.num_messages += 1
-                    self.num_chunks += len(chunks)
                     await call.write(step_pb2.StreamRequest(chunks=chunks))
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             return  # the call has ended: the reader learns why
@@ -214,7 +210,3 @@ class Stream:
     def _blame_largest(self, error: ClientError) -> None:
         largest = max(self._pending.values(), key=lambda pending: pending.chunk.ByteSize())
         self._forget(largest.lane.give_up(largest, error))
-
-
-def _is_too_large(error: ClientError) -> bool:
-    return isinstance(error, ResourceExhausted) and "larger than max" in error.message

@@ -3,12 +3,13 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 from conveyor.client.client import Client
-from conveyor.client.errors import ClientError
+from conveyor.client.errors import ClientError, Unavailable
 from conveyor.client.inputs import Inputs, Tokens
 from conveyor.client.results import GeneratedToken, Model, SessionInfo, StepResult
 from conveyor.client.session import Session
@@ -16,22 +17,61 @@ from conveyor.client.session import Session
 Result = TypeVar("Result")
 
 
+class OpenOptions(TypedDict, total=False):
+    """What `Client.open` takes beside the model."""
+
+    version: int
+    session_id: str | None
+    seed: int | None
+    idle_timeout: float | None
+    max_lifetime: float | None
+    contexts: Mapping[str, Any] | None
+
+
+class GenerateOptions(TypedDict, total=False):
+    """What `Session.generate` takes beside the prompt."""
+
+    max_tokens: int
+    temperature: float | None
+    top_k: int
+    top_p: float | None
+    repetition_penalty: float | None
+    repetition_window: int
+    stop: Sequence[Tokens]
+    seed: int | None
+    log_probabilities: int
+    timeout: float | None
+
+
 class LoopThread:
     """An event loop that runs on a daemon thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._lock = threading.Lock()  # or what is submitted while the loop stops would never run
+        self._is_stopped = False
         self._thread = threading.Thread(target=self._loop.run_forever, name="conveyor-client", daemon=True)
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
-        """Runs it there and waits for its result; an interrupt of the waiting thread cancels it."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        """Runs it there and waits for its result; an interrupt of the waiting thread cancels it.
+
+        Raises:
+            Unavailable: the loop has been stopped.
+        """
+        future = self._submit(coroutine)
         try:
             return future.result()
         except BaseException:
             future.cancel()
             raise
+
+    def _submit(self, coroutine: Coroutine[Any, Any, Result]) -> "Future[Result]":
+        with self._lock:
+            if not self._is_stopped:
+                return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        coroutine.close()  # Python complains of one that was never awaited
+        raise Unavailable("the client is closed")
 
     def iterate(self, generator: AsyncGenerator[Result, None]) -> Iterator[Result]:
         """Yields what it yields; leaving early closes it."""
@@ -42,18 +82,25 @@ class LoopThread:
                 except StopAsyncIteration:
                     return
         finally:
-            self.run(generator.aclose())
+            if not self._is_stopped:
+                self.run(generator.aclose())
 
-    def stop(self) -> None:
-        """Ends the loop and its thread."""
-        self.run(_finish_tasks())
+    def stop(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Closes what ran there, and ends the loop and its thread. Once they have ended it does nothing."""
+        with self._lock:
+            if self._is_stopped:
+                return
+            self._is_stopped = True
+            last = asyncio.run_coroutine_threadsafe(_finish(close), self._loop)
+        last.result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
 
-async def _finish_tasks() -> None:
-    """Lets gRPC's own tasks see the end of their calls; a loop that is closed over them complains."""
+async def _finish(close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Closes, and lets gRPC's own tasks see the end of their calls; a loop that is closed over them complains."""
+    await close()
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     if tasks:
         _, unfinished = await asyncio.wait(tasks, timeout=1.0)
@@ -103,7 +150,7 @@ class SyncSession:
         """See `Session.score`."""
         return self._thread.run(self._session.score(data, timeout))
 
-    def generate(self, prompt: Tokens = (), **options: Any) -> Iterator[GeneratedToken]:
+    def generate(self, prompt: Tokens = (), **options: Unpack[GenerateOptions]) -> Iterator[GeneratedToken]:
         """See `Session.generate`: the same options."""
         return self._thread.iterate(self._session.generate(prompt, **options))
 
@@ -143,7 +190,7 @@ class SyncClient:
         """See `Client.model`."""
         return self._thread.run(self._client.model(name, version))
 
-    def open(self, model: str = "", **options: Any) -> SyncSession:
+    def open(self, model: str = "", **options: Unpack[OpenOptions]) -> SyncSession:
         """See `Client.open`: the same options."""
         return SyncSession(self._thread, self._thread.run(self._open(model, options)))
 
@@ -157,10 +204,9 @@ class SyncClient:
 
     def close(self) -> None:
         """See `Client.close`."""
-        self._thread.run(self._client.close())
-        self._thread.stop()
+        self._thread.stop(self._client.close)
 
-    async def _open(self, model: str, options: dict[str, Any]) -> Session:
+    async def _open(self, model: str, options: OpenOptions) -> Session:
         return await self._client.open(model, **options)
 
     def __enter__(self) -> Self:
