@@ -11,6 +11,8 @@ VALIDATION_WORKS = ("MACBETH", "MUCH ADO ABOUT NOTHING")
 TEST_WORKS = ("THE TEMPEST",)
 # Of a text without titles, this share is cut from the end for validation, and as much again for the test.
 HELD_OUT_SHARE = 0.05
+# Each part held out needs two characters: the first is not scored.
+_LEAST_LENGTH = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ def split_corpus(text: str) -> Split:
     """Holds the named plays out of a collection, or the end out of a text without titles.
 
     Raises:
-        ValueError: a collection lacks a play that is to be held out.
+        ValueError: a collection lacks a play that is to be held out, or a text is too short to hold any of it out.
     """
     works = split_works(text)
     if len(works) == 1:
@@ -79,6 +81,8 @@ def hold_out(works: list[Work], titles: tuple[str, ...]) -> tuple[list[Work], li
 
 
 def _split_untitled(text: str) -> Split:
+    if len(text) < _LEAST_LENGTH:
+        raise ValueError(f"corpus: too short: {len(text)} characters, {_LEAST_LENGTH} are the least")
     length = int(len(text) * HELD_OUT_SHARE)
     first, second = len(text) - 2 * length, len(text) - length
     return Split(

@@ -2,6 +2,8 @@
 
 import copy
 import datetime
+import json
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnxruntime
 from torch import nn
 
 from conveyor.graph import ModelError, model_from_proto
@@ -19,6 +22,7 @@ from conveyor_export.metadata import write_metadata
 from conveyor_export.precision import Precision, quantize, round_weights, store_half
 from conveyor_export.proof import DEFAULT_TOLERANCE, Proof, prove_graph, prove_module
 from conveyor_export.protocol import signature_of
+from conveyor_export.reasons import whole_reason
 from conveyor_export.report import ExportReport
 from conveyor_export.scoring import ScoredText, bits_per_character, encode_text
 from conveyor_export.tracing import Trace, trace
@@ -27,7 +31,7 @@ from conveyor_export.tracing import Trace, trace
 OPSETS = range(18, 22)
 DEFAULT_OPSET = 20
 
-_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
+_PACKAGES = ("torch", "onnx", "onnxscript")
 
 # How far a smaller form may stray, as a share of the largest value; what is beyond is a broken model, not a coarse one.
 _COARSE_SHARE = 0.25
@@ -82,8 +86,11 @@ def export_model(
 
     Raises:
         ExportError: one subclass for each reason; no file is written then.
+        OSError: the file cannot be written.
     """
     path = Path(path)
+    _check_path(path)
+    _check_provenance(provenance or {})
     module = _frozen_copy(module)
     signature = signature_of(module)
     _check_vocabulary(signature, vocabulary)
@@ -108,10 +115,29 @@ def export_model(
     )
 
 
+def _check_path(path: Path) -> None:
+    """Tells of a place that cannot be written to before the proof, which takes its time."""
+    if path.is_dir():
+        raise OSError(f"{path}: is a folder; give the name of the file to write")
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise OSError(f"{nearest}: is not a folder that can be written to")
+
+
+def _check_provenance(provenance: dict[str, Any]) -> None:
+    try:
+        json.dumps(provenance)
+    except (TypeError, ValueError) as error:
+        raise SourceError(f"provenance: {error}") from error
+
+
 def _frozen_copy(module: nn.Module) -> nn.Module:
     if not isinstance(module, nn.Module):
         raise SourceError(f"expected a torch.nn.Module, got {type(module).__name__}")
-    return copy.deepcopy(module).cpu().eval().requires_grad_(False)
+    try:
+        return copy.deepcopy(module).cpu().eval().requires_grad_(False)
+    except Exception as error:  # the user's module may hold anything
+        raise SourceError(f"{type(module).__name__}: cannot be copied: {whole_reason(error)}") from error
 
 
 def _check_vocabulary(signature: Signature, vocabulary: Sequence[str] | None) -> None:
@@ -121,6 +147,18 @@ def _check_vocabulary(signature: Signature, vocabulary: Sequence[str] | None) ->
         raise SourceError("vocabulary: only a model of tokens with an output marked `is_logits` has one")
     if (num_logits := signature.logits.shape[-1]) != len(vocabulary):
         raise SourceError(f"vocabulary: has {len(vocabulary)} entries, the model scores {num_logits}")
+    _check_symbols(vocabulary)
+
+
+def _check_symbols(vocabulary: Sequence[str]) -> None:
+    """Text can be cut neither into an empty entry nor into both of two equal ones."""
+    seen = set[str]()
+    for index, symbol in enumerate(vocabulary):
+        if not isinstance(symbol, str) or not symbol:
+            raise SourceError(f"vocabulary: entry {index}: expected text, got {symbol!r}")
+        if symbol in seen:
+            raise SourceError(f"vocabulary: entry {index}: {symbol!r} is there already")
+        seen.add(symbol)
 
 
 def _make_form(module: nn.Module, signature: Signature, options: ExportOptions) -> _Form:
@@ -159,13 +197,16 @@ def _score(form: _Form, text: ScoredText | None) -> tuple[float, float] | None:
 def _provenance(
     form: _Form, scores: tuple[float, float] | None, options: ExportOptions, given: dict[str, Any]
 ) -> dict[str, Any]:
+    versions = {name: version(name) for name in _PACKAGES}
+    # Its distribution has another name beside each extra; the module is the same.
+    versions |= {"onnxruntime": onnxruntime.__version__, "python": platform.python_version()}
     facts = {
         **given,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "precision": options.precision.value,
         "opset": options.opset,
         "largest_difference": form.proof.difference,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        "versions": versions,
     }
     if form.cost:
         facts["largest_difference_of_precision"] = form.cost.difference
@@ -183,6 +224,9 @@ def _write(model: onnx.ModelProto, path: Path) -> int:
     data = model.SerializeToString()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return len(data)

@@ -1,6 +1,7 @@
 """What happened during training: a loss for each update, a validation for each epoch."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,14 @@ class History:
 
     @property
     def best(self) -> Epoch | None:
-        """The epoch with the lowest validation."""
-        return min(self.epochs, key=lambda epoch: epoch.validation, default=None)
+        """The epoch with the lowest validation; None while none is a number."""
+        numbers = (epoch for epoch in self.epochs if not math.isnan(epoch.validation))
+        return min(numbers, key=lambda epoch: epoch.validation, default=None)
 
     @property
     def num_epochs_without_gain(self) -> int:
-        """Epochs since the best one."""
-        return len(self.epochs) - 1 - self.epochs.index(self.best) if self.best else 0
+        """Epochs since the best one; all of them while there is none."""
+        return len(self.epochs) - 1 - self.epochs.index(self.best) if self.best else len(self.epochs)
 
     def to_dict(self) -> dict[str, Any]:
         """The schema of `history.json`."""

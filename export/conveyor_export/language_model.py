@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from conveyor.signature import Axis, OutputSpec, Signature, StateSpec, TensorSpec
+from conveyor_export.ranges import check_dropout, check_positive
 
 CELLS: dict[str, Any] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN, "rnn_relu": nn.RNN}
 
@@ -31,6 +32,8 @@ class LanguageModelConfig:
     weight_dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        check_positive(self, "vocabulary_size", "embedding_size", "hidden_size", "num_layers")
+        check_dropout(self, "dropout", "weight_dropout")
         if self.cell not in CELLS:
             raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {self.cell!r}")
         if self.tied and self.embedding_size != self.hidden_size:

@@ -1,11 +1,13 @@
 """The protocol of a module that `conveyor-export` can export: named tensors in, named tensors and new states out."""
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from conveyor.signature import Signature
 from conveyor_export.errors import SourceError
+from conveyor_export.reasons import whole_reason
 
 Tensors = dict[str, Tensor]
 
@@ -44,11 +46,66 @@ def signature_of(module: nn.Module) -> Signature:
     """The module's own description.
 
     Raises:
-        SourceError: it has none.
+        SourceError: it has none, or one that the server would not read.
     """
-    signature = getattr(module, "signature", None)
-    if callable(signature):
-        signature = signature()
-    if not isinstance(signature, Signature):
-        raise SourceError(f"{type(module).__name__}: signature: expected a conveyor.signature.Signature")
-    return signature
+    kind = type(module).__name__
+    try:
+        found = getattr(module, "signature", None)
+        found = found() if callable(found) else found
+    except Exception as error:  # the user's code may raise anything
+        raise SourceError(f"{kind}: signature: {whole_reason(error)}") from error
+    if not isinstance(found, Signature):
+        raise SourceError(f"{kind}: signature: expected a conveyor.signature.Signature")
+    return _as_served(kind, found)
+
+
+@torch.no_grad()
+def call_module(module: nn.Module, inputs: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
+    """The module's outputs and new states, computed eagerly.
+
+    Raises:
+        SourceError: it raises something, or returns something else than two dicts of named tensors.
+    """
+    kind = type(module).__name__
+    try:
+        result = module(inputs, states)
+    except Exception as error:  # the user's code may raise anything
+        raise SourceError(f"{kind}: forward: {whole_reason(error)}{_hint(error, inputs)}") from error
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise SourceError(f"{kind}: forward: expected a pair (outputs, new states), got {_describe(result)}")
+    _check_tensors(f"{kind}: forward: outputs", result[0])
+    _check_tensors(f"{kind}: forward: new states", result[1])
+    return result[0], result[1]
+
+
+def _hint(error: Exception, inputs: Tensors) -> str:
+    # What an embedding raises that has no such row tells nothing of tokens.
+    has_tokens = not all(tensor.is_floating_point() for tensor in inputs.values())
+    is_likely = isinstance(error, IndexError) and has_tokens
+    return " (does the signature's max_token go beyond the embedding?)" if is_likely else ""
+
+
+def _as_served(kind: str, signature: Signature) -> Signature:
+    """The signature as the server reads it back from the file: what that refuses is told before any proof."""
+    try:
+        read = Signature.from_json(signature.to_json())
+    except (TypeError, ValueError) as error:
+        raise SourceError(f"{kind}: signature: {str(error).removeprefix('signature: ')}") from error
+    if read.takes_tokens and read.max_token is None:
+        raise SourceError(f"{kind}: signature: max_token: a model of tokens has to say which is the last")
+    return read
+
+
+def _check_tensors(where: str, tensors: Any) -> None:
+    if not isinstance(tensors, dict):
+        raise SourceError(f"{where}: expected a dict of tensors by name, got {_describe(tensors)}")
+    for name, tensor in tensors.items():
+        if not isinstance(name, str):
+            raise SourceError(f"{where}: expected names, got {name!r}")
+        if not isinstance(tensor, Tensor):
+            raise SourceError(f"{where}: {name}: expected a tensor, got {_describe(tensor)}")
+
+
+def _describe(value: Any) -> str:
+    length = f" of {len(value)}" if isinstance(value, tuple | list) else ""
+    return f"{type(value).__name__}{length}"

@@ -73,13 +73,17 @@ def replace_layers(module: nn.Module, opset: int) -> nn.Module:
     Raises:
         UnsupportedLayer: a layer projects its state or reads the sequence backwards.
     """
-    for name, layer in list(module.named_modules()):
+    made: dict[nn.Module, RecurrentLayers] = {}
+    # With duplicates: a layer may have several names, and is replaced under each of them by the same one.
+    for name, layer in list(module.named_modules(remove_duplicate=False)):
         # A subclass with a forward of its own computes something else, and is traced as it is.
         if isinstance(layer, nn.RNNBase) and type(layer).forward in _FORWARDS:
-            _check(name, layer)
+            if layer not in made:
+                _check(name, layer)
+                made[layer] = RecurrentLayers(layer, opset)
             if layer is module:
-                return RecurrentLayers(layer, opset)
-            module.set_submodule(name, RecurrentLayers(layer, opset))
+                return made[layer]
+            module.set_submodule(name, made[layer])
     return module
 
 

@@ -72,7 +72,13 @@ class Run:
         return self.history.epochs[-1]
 
     def report(self) -> Report:
-        """Scores the best model on the test works and notes the scores in its checkpoint."""
+        """Scores the best model on the test works and notes the scores in its checkpoint.
+
+        Raises:
+            ValueError: training has led to no model.
+        """
+        if self.history.best is None:
+            raise ValueError("validation: not a number after any epoch; a lower --rate may help")
         best, _, provenance = load_checkpoint(self.folder / "best.pt")
         validation, test = evaluate(best, self.validation), evaluate(best, self.test)
         scores = {"validation": round(validation, 4), "test": round(test, 4)}

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from conveyor.signature import Signature
 from conveyor_export.errors import GraphRefused
+from conveyor_export.reasons import first_line
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -27,7 +28,7 @@ class GraphRunner:
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime's classes are private and share no base
-            raise GraphRefused(f"ONNX Runtime cannot load the graph: {_first_line(error)}") from error
+            raise GraphRefused(f"ONNX Runtime cannot load the graph: {first_line(error)}") from error
 
     def run(self, inputs: Arrays, states: Arrays) -> tuple[Arrays, Arrays]:
         """Returns the outputs and the new states, the latter under the states' own names.
@@ -39,11 +40,7 @@ class GraphRunner:
         try:
             results = self._session.run(names, {**inputs, **states})
         except Exception as error:
-            raise GraphRefused(f"ONNX Runtime cannot run the graph: {_first_line(error)}") from error
+            raise GraphRefused(f"ONNX Runtime cannot run the graph: {first_line(error)}") from error
         arrays = dict(zip(names, (np.asarray(result) for result in results), strict=True))
         outputs = {name: arrays[name] for name in self._output_names}
         return outputs, {state: arrays[name] for name, state in self._state_outputs.items()}
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:400]

@@ -12,6 +12,7 @@ from torch import nn
 
 from conveyor_export.errors import SourceError
 from conveyor_export.language_model import load_checkpoint
+from conveyor_export.reasons import first_line, whole_reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def _load_checkpoint(path: Path) -> Source:
     try:
         model, vocabulary, provenance = load_checkpoint(path)
     except Exception as error:  # torch.load and load_state_dict raise a dozen kinds on a file that is not theirs
-        raise SourceError(f"{path}: not a checkpoint of conveyor-train: {str(error).splitlines()[0]}") from error
+        raise SourceError(f"{path}: not a checkpoint of conveyor-train: {first_line(error)}") from error
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Source(model, vocabulary, {**provenance, "checkpoint": path.name, "checkpoint_sha256": digest})
 
@@ -71,7 +72,7 @@ def _load_attribute(name: str) -> Source:
             found = getattr(found, part)
         module = found if isinstance(found, nn.Module) else found()
     except Exception as error:  # the user's code may raise anything
-        raise SourceError(f"{name}: {type(error).__name__}: {error}") from error
+        raise SourceError(f"{name}: {whole_reason(error)}") from error
     finally:
         sys.path.remove(str(Path.cwd()))
     if not isinstance(module, nn.Module):

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,11 +15,15 @@ from torch import Tensor, nn
 
 from conveyor.signature import Signature, TensorSpec
 from conveyor_export.errors import ExportError, TraceFailed
+from conveyor_export.reasons import first_line
 from conveyor_export.recurrent_layers import replace_layers
 from conveyor_export.shapes import fed_specs, full_shape, has_time, initial_states, random_inputs
 
 # Lengths of the example: 0 and 1 would be taken for constants.
 _NUM_STEPS, _NUM_SESSIONS = 5, 3
+
+# Of an axis that cannot be free, torch says no more in its first line; why is the first point of a list below.
+_VIOLATION = re.compile(r"Constraints violated.*\n *- (.{1,400}?)(?:\. |\n|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,7 @@ def _trace(positional: _Positional, signature: Signature, opset: int) -> onnx.Mo
         except ExportError:
             raise
         except Exception as error:  # torch raises most of Python's and a dozen of its own
-            raise TraceFailed(_first_line(error)) from error
+            raise TraceFailed(_reason(error)) from error
     assert program is not None  # noqa: S101  # None is the old exporter's answer; this tells mypy
     return _clean(program.model_proto, signature)
 
@@ -152,9 +157,9 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _first_line(error: BaseException) -> str:
-    """The line that says why; torch's exporter wraps it in advice."""
+def _reason(error: BaseException) -> str:
+    """The sentence that says why; torch's exporter wraps it in advice."""
     while isinstance(error.__cause__, Exception):
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:400]
+    point = _VIOLATION.match(str(error))
+    return f"{type(error).__name__}: {point[1] if point else first_line(error)}"

@@ -1,6 +1,7 @@
 """The `conveyor-train` command."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from conveyor_export.corpus import read_text, split_corpus
 from conveyor_export.language_model import CELLS, LanguageModel, LanguageModelConfig
+from conveyor_export.ranges import check_not_negative
 from conveyor_export.run import Run, read_configs
 from conveyor_export.training import TrainingConfig, build_vocabulary
 
@@ -29,13 +31,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"conveyor-train: {error}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write(f"\nstopped; conveyor-train --resume --out {folder} goes on after the last whole epoch\n")
+        sys.stderr.write(f"\nstopped; {_advice(options, folder)}\n")
         return _STOPPED
     return 0
 
 
+def _advice(options: argparse.Namespace, folder: Path) -> str:
+    if not (folder / "last.pt").exists():
+        return "no epoch was whole, so there is nothing to resume"
+    corpus = [] if options.corpus == DEFAULT_CORPUS else [str(options.corpus)]
+    command = shlex.join(["conveyor-train", *corpus, "--resume", "--out", str(folder)])
+    return f"{command} goes on after the last whole epoch"
+
+
 def _start(options: argparse.Namespace, folder: Path) -> Run:
     _check_folder(folder, options.resume)
+    check_not_negative(options, "threads")
     if options.threads:
         torch.set_num_threads(options.threads)
     split = split_corpus(read_text(options.corpus))

@@ -13,6 +13,7 @@ from conveyor.signature import Vocabulary
 from conveyor_export.corpus import Work
 from conveyor_export.language_model import LanguageModel
 from conveyor_export.names import Names
+from conveyor_export.ranges import check_not_negative, check_positive, check_share
 
 UNKNOWN = "\ufffd"
 
@@ -35,14 +36,14 @@ class TrainingConfig:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("num_epochs", "batch_size", "window_length", "learning_rate", "clip_norm", "patience"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)}")
+        check_positive(self, "num_epochs", "batch_size", "window_length", "learning_rate", "clip_norm", "patience")
+        check_not_negative(self, "warmup_updates", "weight_decay")
+        check_share(self, "reset_probability", "unknown_probability", "rename_share")
 
 
 def build_vocabulary(text: str) -> list[str]:
     """Every character of the text, sorted, after the entry that stands for a character never seen."""
-    return [UNKNOWN, *sorted(set(text))]
+    return [UNKNOWN, *sorted(set(text) - {UNKNOWN})]
 
 
 def encode_works(works: list[Work], symbols: list[str]) -> list[Tensor]:

@@ -1,5 +1,8 @@
 """Modules that follow the export protocol in ways that the language model does not."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -118,6 +121,53 @@ class ProjectedLSTM(nn.LSTM):
         return super().forward(x, states)
 
 
+class Shared(nn.Module):
+    """One recurrent layer under two names, which reads its own output with a second state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.GRU(3, 3)
+        self.second = self.first
+        self.signature = Signature(
+            inputs=(TensorSpec("x", "float32", (3,), STEPS),),
+            states=tuple(StateSpec(name, "float32", (1, 3), Axis(batch=1), output=f"{name}1") for name in "ab"),
+            outputs=(OutputSpec("y", "float32", (3,), STEPS),),
+        )
+
+    def forward(self, inputs: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
+        hidden, a = self.first(inputs["x"], states["a"])
+        y, b = self.second(hidden, states["b"])
+        return {"y": y}, {"a": a, "b": b}
+
+
+class TokenTagger(nn.Module):
+    """Tags for tokens of an embedding of ten rows; the last token is what the caller says it is."""
+
+    def __init__(self, max_token: int | None) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(10, 3)
+        self.signature = Signature(
+            inputs=(TensorSpec("tokens", "int64", (), STEPS),),
+            states=(),
+            outputs=(OutputSpec("tags", "float32", (3,), STEPS),),
+            max_token=max_token,
+        )
+
+    def forward(self, inputs: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
+        return {"tags": self.embedding(inputs["tokens"])}, states
+
+
+class Returning(RunningSum):
+    """Answers with whatever `make` makes of the right answer."""
+
+    def __init__(self, make: Callable[[Tensors, Tensors], Any]) -> None:
+        super().__init__()
+        self.make = make
+
+    def forward(self, inputs: Tensors, states: Tensors) -> Any:
+        return self.make(*super().forward(inputs, states))
+
+
 def make_tagger() -> nn.Module:
     """What `module:attribute` names in the command line's tests."""
     torch.manual_seed(3)
@@ -130,3 +180,8 @@ cell_loop = CellLoop()
 def not_a_module() -> int:
     """Returns what cannot be exported."""
     return 3
+
+
+def complains() -> nn.Module:
+    """Raises what takes two lines to say."""
+    raise ValueError("not today,\nnor tomorrow")

@@ -67,8 +67,10 @@ def test_vocabulary_file_replaces_the_checkpoints(checkpoint: Path, tmp_path: Pa
         (["nowhere.pt"], "nowhere.pt: no such file"),
         (["{tmp}/garbage.pt"], "not a checkpoint of conveyor-train"),
         (["{tmp}/foreign.pt"], "not a checkpoint of conveyor-train"),
+        (["{tmp}/empty.pt"], "not a checkpoint of conveyor-train: EOFError"),
         (["no.such.package:thing"], "No module named 'no'"),
         (["tests.export.custom_modules:nothing"], "has no attribute 'nothing'"),
+        (["tests.export.custom_modules:complains"], "ValueError: not today, nor tomorrow"),
         (["tests.export.custom_modules:not_a_module"], "or a function that returns one, got int"),
         ([TAGGER, "--vocabulary", "{tmp}/v.json"], "vocabulary: only a model of tokens"),
         ([TAGGER, "--vocabulary", "{tmp}/none.json"], "No such file"),
@@ -91,6 +93,7 @@ def test_errors_are_one_line(
 ) -> None:
     """Whatever is wrong, the command says it in one line, exits with 1 and writes nothing."""
     (tmp_path / "garbage.pt").write_bytes(b"not a checkpoint")
+    (tmp_path / "empty.pt").touch()
     torch.save({"weights": torch.zeros(2)}, tmp_path / "foreign.pt")
     (tmp_path / "v.json").write_text('["a", "b"]')
     (tmp_path / "short.txt").write_text("a")

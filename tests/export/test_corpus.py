@@ -45,6 +45,13 @@ def test_collection_without_the_held_out_plays_is_refused() -> None:
         split_corpus(text)
 
 
+def test_text_too_short_to_hold_any_of_it_out_is_refused() -> None:
+    """What is held out has a character to score: 40 characters are enough, and one fewer is told."""
+    assert [len(work.text) for work in split_corpus("a" * 40).validation] == [2]
+    with pytest.raises(ValueError, match="corpus: too short: 39 characters, 40 are the least"):
+        split_corpus("a" * 39)
+
+
 def test_reads_plain_and_compressed_text(tmp_path: Path) -> None:
     """A name that ends in .xz is decompressed; a broken one is an OSError."""
     (tmp_path / "a.txt").write_bytes("é\r\nb".encode())

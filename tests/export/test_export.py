@@ -1,17 +1,22 @@
 """Exports of every cell, read back as the server reads them and held against PyTorch."""
 
 from collections import Counter
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import onnx
+import onnxruntime
 import pytest
 import torch
 
 from conveyor.graph import read_model
 from conveyor_export import ExportOptions, ExportReport, export_model
+from conveyor_export.errors import SourceError
 from conveyor_export.language_model import LanguageModel, LanguageModelConfig
 from conveyor_export.shapes import random_inputs, random_states
-from tests.export.custom_modules import CellLoop, Tagger
+from tests.export.custom_modules import CellLoop, Returning, RunningSum, Shared, Tagger, Tensors
 
 OPS = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN", "rnn_relu": "RNN"}
 SYMBOLS = ["\ufffd", *"abcdefghijk"]
@@ -104,7 +109,8 @@ def test_loop_over_steps_becomes_a_step_graph(exported: tuple[LanguageModel, Exp
     report, graph = export(CellLoop(), tmp_path / "m.onnx")
 
     assert report.signature.fixed_steps == 1
-    assert "one step per run" in str(report)
+    assert "one step per run: UserError: You marked T as dynamic but your code specialized it" in str(report)
+    assert "more information" not in str(report)
     dims = [d.dim_param or d.dim_value for d in graph.graph.input[0].type.tensor_type.shape.dim]
     assert dims == [1, "B", 3]
     assert read_model(tmp_path / "m.onnx").signature.fixed_steps == 1
@@ -112,6 +118,79 @@ def test_loop_over_steps_becomes_a_step_graph(exported: tuple[LanguageModel, Exp
     _, again = export(exported[0], tmp_path / "again.onnx")
     before = onnx.load(exported[1].path)
     assert before.graph.SerializeToString(deterministic=True) == again.graph.SerializeToString(deterministic=True)
+
+
+def test_layer_of_two_names_keeps_a_free_time_axis(tmp_path: Path) -> None:
+    """A layer that a module has registered twice becomes ONNX operators in both places, with the same weights."""
+    report, graph = export(Shared(), tmp_path / "m.onnx")
+
+    assert report.signature.fixed_steps is None
+    first, second = (node for node in graph.graph.node if node.op_type == "GRU")
+    assert first.input[1:4] == second.input[1:4]
+
+
+def test_onnxruntime_of_another_distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the `gpu` extra there is no distribution called onnxruntime; its version is in the file all the same."""
+
+    def version_of(name: str) -> str:
+        if name == "onnxruntime":
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr("conveyor_export.export.version", version_of)
+    export(RunningSum(), tmp_path / "m.onnx")
+
+    assert read_model(tmp_path / "m.onnx").provenance["versions"]["onnxruntime"] == onnxruntime.__version__
+
+
+def refuse(outputs: Tensors, states: Tensors) -> Any:
+    """Makes a module that no export gets to run."""
+    raise AssertionError("the module was run")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"), [("folder", "folder: is a folder"), ("file/m.onnx", "file: is not a folder that can be")]
+)
+def test_place_that_cannot_be_written_to(path: str, message: str, tmp_path: Path) -> None:
+    """A wrong place for the file is told before the module is so much as run."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+
+    with pytest.raises(OSError, match=message):
+        export_model(Returning(refuse), tmp_path / path)
+
+
+def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    """Where the file cannot be put in its place after all, the half-way file goes too."""
+    path = tmp_path / "m.onnx"
+
+    def take_the_place(outputs: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
+        path.mkdir(exist_ok=True)
+        return outputs, states
+
+    with pytest.raises(OSError, match=r"m\.onnx"):
+        export_model(Returning(take_the_place), path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_provenance_that_no_file_can_carry(tmp_path: Path) -> None:
+    """Provenance that is not JSON is refused before the module is so much as run."""
+    with pytest.raises(SourceError, match=r"provenance: .*PosixPath is not JSON"):
+        export_model(Returning(refuse), tmp_path / "m.onnx", provenance={"corpus": tmp_path})
+
+
+@pytest.mark.parametrize(
+    ("symbols", "message"),
+    [
+        ([*SYMBOLS[:-1], "a"], "entry 11: 'a' is there already"),
+        ([*SYMBOLS[:-1], ""], "entry 11: expected text, got ''"),
+        ([*SYMBOLS[:-1], 7], "entry 11: expected text, got 7"),
+    ],
+)
+def test_vocabulary_that_cannot_cut_text(symbols: Sequence[Any], message: str, tmp_path: Path) -> None:
+    """Entries that are empty, equal or no text are refused by their place."""
+    with pytest.raises(SourceError, match=f"vocabulary: {message}"):
+        export_model(make_language_model(), tmp_path / "m.onnx", vocabulary=symbols)
 
 
 def test_random_tensors_fill_the_signature() -> None:

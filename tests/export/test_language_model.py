@@ -1,5 +1,6 @@
 """The language model that is trained and exported."""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -37,3 +38,20 @@ def test_weight_dropout_trains_the_recurrent_weights() -> None:
     gradient = model.rnn.weight_hh_l0.grad
     assert gradient is not None
     assert 0.3 < float((gradient == 0).float().mean()) < 0.7
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("vocabulary_size", 0, "a positive number"),
+        ("embedding_size", -1, "a positive number"),
+        ("num_layers", 0, "a positive number"),
+        ("dropout", 2, "a share from 0 to less than 1"),
+        ("weight_dropout", 1, "a share from 0 to less than 1"),
+        ("weight_dropout", -0.1, "a share from 0 to less than 1"),
+    ],
+)
+def test_config_names_the_field_out_of_range(field: str, value: float, expected: str) -> None:
+    """A size or a share that cannot be is refused by name, with the range."""
+    with pytest.raises(ValueError, match=f"{field}: expected {expected}, got {value}"):
+        LanguageModelConfig(**{"vocabulary_size": 5, field: value})

@@ -1,8 +1,12 @@
 """Wrong graphs and wrong modules are refused, each with its own error, and never written."""
 
 import copy
+import threading
 import warnings
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,7 +29,16 @@ from conveyor_export.errors import (
 )
 from conveyor_export.proof import prove_graph
 from conveyor_export.tracing import _clean, _Positional, trace
-from tests.export.custom_modules import CellLoop, ProjectedLSTM, Stepper, Wrapped
+from tests.export.custom_modules import (
+    CellLoop,
+    ProjectedLSTM,
+    Returning,
+    RunningSum,
+    Stepper,
+    Tensors,
+    TokenTagger,
+    Wrapped,
+)
 from tests.export.test_export import make_language_model
 
 
@@ -217,6 +230,70 @@ def test_module_that_breaks_its_own_signature(
 ) -> None:
     """The protocol is checked before anything is traced, and the message says what is wrong."""
     with pytest.raises(error, match=text):
+        export_model(module, tmp_path / "m.onnx")
+
+
+def complain(outputs: Tensors, states: Tensors) -> Any:
+    """Raises what takes two lines to say."""
+    raise RuntimeError("not today,\nnor tomorrow")
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (complain, "RuntimeError: not today, nor tomorrow"),
+        (lambda outputs, states: outputs["sums"], r"expected a pair \(outputs, new states\), got Tensor"),
+        (lambda outputs, states: (outputs, states, 1), r"expected a pair \(outputs, new states\), got tuple of 3"),
+        (lambda outputs, states: ([outputs["sums"]], states), "outputs: expected a dict of tensors by name, got list"),
+        (lambda outputs, states: (outputs, None), "new states: expected a dict of tensors by name, got NoneType"),
+        (lambda outputs, states: (outputs, {0: states["sum"]}), "new states: expected names, got 0"),
+        (lambda outputs, states: ({"sums": outputs["sums"].numpy()}, states), "outputs: sums: expected a tensor, got"),
+    ],
+)
+def test_forward_that_breaks_the_protocol(make: Callable[[Tensors, Tensors], Any], text: str, tmp_path: Path) -> None:
+    """Whatever the user's forward raises or returns, one line names the module and what is wrong."""
+    with pytest.raises(SourceError, match=f"^Returning: forward: {text}") as caught:
+        export_model(Returning(make), tmp_path / "m.onnx")
+    assert "\n" not in str(caught.value)
+
+
+class Unsigned(RunningSum):
+    """Fails to describe itself."""
+
+    def signature(self) -> Any:
+        raise KeyError("width")
+
+
+def misnumbered() -> nn.Module:
+    """A module whose signature is one that no file can hold."""
+    module = RunningSum()
+    module.signature = replace(module.signature, max_token=np.int64(3))
+    return module
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        (Unsigned(), "^Unsigned: signature: KeyError: 'width'"),
+        (misnumbered(), "^RunningSum: signature: .*int64 is not JSON"),
+        (TokenTagger(None), "^TokenTagger: signature: max_token: a model of tokens has to say which is the last"),
+        (TokenTagger(-1), "^TokenTagger: signature: -1 is not a number from 0"),
+        (TokenTagger(10), "^TokenTagger: forward: IndexError: .*does the signature's max_token go beyond"),
+    ],
+)
+def test_signature_that_cannot_be_served(module: nn.Module, text: str, tmp_path: Path) -> None:
+    """A signature that raises, that the server would not read, or that allows a token without a row is refused."""
+    with pytest.raises(SourceError, match=text):
+        export_model(module, tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_module_that_cannot_be_copied(tmp_path: Path) -> None:
+    """The export works on a copy; a module that holds what has none is told so."""
+    module = RunningSum()
+    module.lock = threading.Lock()
+
+    with pytest.raises(SourceError, match=r"RunningSum: cannot be copied: TypeError: .*lock"):
         export_model(module, tmp_path / "m.onnx")
 
 

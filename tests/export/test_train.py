@@ -1,12 +1,15 @@
 """The `conveyor-train` command on a small text: it learns, stops, goes on exactly, and writes what export reads."""
 
 import json
+import math
 import random
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
 
+from conveyor_export import run as runs
 from conveyor_export import train
 from conveyor_export.history import Epoch, History
 from conveyor_export.language_model import load_checkpoint
@@ -52,7 +55,9 @@ def test_trains_and_writes_what_export_reads(
     assert f"{scores['validation']:.4f} validation, {scores['test']:.4f} test" in capsys.readouterr().out
 
 
-def test_resume_goes_on_exactly(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_goes_on_exactly(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A run interrupted in its second epoch and resumed ends with the very weights of one that was not."""
     arguments = [str(corpus), "--epochs", "2", *SMALL]
     assert train.main([*arguments, "--out", str(tmp_path / "whole")]) == 0
@@ -72,12 +77,28 @@ def test_resume_goes_on_exactly(corpus: Path, tmp_path: Path, monkeypatch: pytes
         patch.setattr(Run, "run_epoch", interrupted)
         assert train.main([*arguments, "--out", str(tmp_path / "cut")]) == 130
     assert len(History.load(tmp_path / "cut" / "history.json").epochs) == 1
-    assert train.main([str(corpus), "--resume", "--out", str(tmp_path / "cut")]) == 0
+    advised, _, _ = capsys.readouterr().err.partition(" goes on after the last whole epoch\n")
+    command = shlex.split(advised.rpartition("stopped; ")[2])
+    assert command == ["conveyor-train", str(corpus), "--resume", "--out", str(tmp_path / "cut")]
+    assert train.main(command[1:]) == 0
 
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
     histories = [History.load(tmp_path / name / "history.json") for name in ("whole", "cut")]
     assert histories[0].losses == histories[1].losses
+
+
+def test_stop_in_the_first_epoch_promises_nothing(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before an epoch is whole there is nothing to resume, and no command is advised."""
+
+    def interrupted(run: Run, on_update: object) -> Epoch:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "run_epoch", interrupted)
+    assert train.main([str(corpus), *SMALL, "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err.endswith("stopped; no epoch was whole, so there is nothing to resume\n")
 
 
 def test_starts_from_another_run(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,6 +130,22 @@ def test_stops_early(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert load_checkpoint(tmp_path / "best.pt")[2]["epoch"] == len(history.epochs) - 1
 
 
+def test_validation_that_is_no_number_is_never_the_best(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A first epoch that ends in NaN gives way to the second; a run of nothing else ends in one line."""
+    evaluate, scores = runs.evaluate, iter([math.nan])
+    monkeypatch.setattr(runs, "evaluate", lambda *arguments: next(scores, None) or evaluate(*arguments))
+    assert train.main([str(corpus), "--epochs", "2", *SMALL, "--out", str(tmp_path / "a")]) == 0
+    assert load_checkpoint(tmp_path / "a" / "best.pt")[2]["epoch"] == 2
+
+    monkeypatch.setattr(runs, "evaluate", lambda *arguments: math.nan)
+    options = ["--epochs", "5", "--patience", "2", *SMALL, "--out", str(tmp_path / "b")]
+    assert train.main([str(corpus), *options]) == 1
+    assert "conveyor-train: validation: not a number after any epoch" in capsys.readouterr().err
+    assert len(History.load(tmp_path / "b" / "history.json").epochs) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -120,6 +157,11 @@ def test_stops_early(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         (["{corpus}", "--out", "{tmp}/new", "--epochs", "0"], "num_epochs: expected a positive number"),
         (["{corpus}", "--out", "{tmp}/new", "--tied"], "tied: embedding_size 128 differs from hidden_size 512"),
         (["{tmp}/short.txt", "--out", "{tmp}/new"], "too short"),
+        (["{tmp}/short.txt", "--out", "{tmp}/new", "--batch", "1"], "too short"),
+        (["{corpus}", "--out", "{tmp}/new", "--threads", "-1"], "threads: expected 0 or more, got -1"),
+        (["{corpus}", "--out", "{tmp}/new", "--dropout", "2"], "dropout: expected a share from 0 to less than 1"),
+        (["{corpus}", "--out", "{tmp}/new", "--embedding", "-1"], "embedding_size: expected a positive number"),
+        (["{corpus}", "--out", "{tmp}/new", "--rename", "7"], "rename_share: expected a share from 0 to 1"),
     ],
 )
 def test_errors_are_one_line(

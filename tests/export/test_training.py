@@ -28,6 +28,11 @@ def test_vocabulary_starts_with_the_unknown() -> None:
     assert [tokens.tolist() for tokens in encode_works([Work("", "bz"), Work("", "ac")], symbols)] == [[2, 0], [1, 3]]
 
 
+def test_vocabulary_has_the_unknown_once() -> None:
+    """A text that holds the unknown's own character gives no two equal entries, which no export would take."""
+    assert build_vocabulary(f"b{UNKNOWN}a") == [UNKNOWN, "a", "b"]
+
+
 def test_streams_and_windows_cover_the_text_once() -> None:
     """Each token is a target once, and a target is the token after its input."""
     works = [torch.arange(0, 50), torch.arange(50, 103)]
@@ -77,6 +82,23 @@ def test_config_names_the_bad_field(field: str) -> None:
     """A setting that cannot be is refused by name."""
     with pytest.raises(ValueError, match=f"{field}: expected a positive number"):
         TrainingConfig(**{field: 0})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("learning_rate", math.inf, "a positive number"),
+        ("warmup_updates", -5, "0 or more"),
+        ("weight_decay", -0.1, "0 or more"),
+        ("rename_share", 7, "a share from 0 to 1"),
+        ("reset_probability", -0.1, "a share from 0 to 1"),
+        ("unknown_probability", math.nan, "a share from 0 to 1"),
+    ],
+)
+def test_config_names_the_field_out_of_range(field: str, value: float, expected: str) -> None:
+    """A setting beyond its range is refused by name, with the range."""
+    with pytest.raises(ValueError, match=f"{field}: expected {expected}, got {value}"):
+        TrainingConfig(**{field: value})
 
 
 def test_short_corpus_is_refused() -> None:
