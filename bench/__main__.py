@@ -25,7 +25,7 @@ SECONDS = 1.5  # of each measurement: short, so that a slow moment of the machin
 def main() -> None:
     """Measures, prints, writes."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=10, help="rounds of half a minute (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=10, help="rounds of 35 seconds (default: %(default)s)")
     num_rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as folder:
         model = write_model(Path(folder))
@@ -38,7 +38,8 @@ def main() -> None:
 def measure_rounds(model: Path, num_rounds: int, seconds: float = SECONDS) -> list[Round]:
     """Starts every part in its own process and measures all rows, round after round."""
     with ExitStack() as stack:
-        server = stack.enter_context(Server(model.parents[2]))
+        server = stack.enter_context(Server.conveyor(model))
+        least = stack.enter_context(Server.least(model))
         echo = stack.enter_context(Worker(EchoServer))
         parts = {
             "bare": Worker(Bare, model),
@@ -46,6 +47,7 @@ def measure_rounds(model: Path, num_rounds: int, seconds: float = SECONDS) -> li
             "engine": Worker(InProcess, model),
             "sdk": Worker(Coalesced, server.address),
             "streams": Worker(ConveyorStreams, server.address),
+            "least": Worker(ConveyorStreams, least.address),
             "echo": Worker(EchoStreams, echo.started),
         }
         for worker in parts.values():

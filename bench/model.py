@@ -13,6 +13,7 @@ NAME = "bench"
 VOCABULARY = 256
 EMBEDDING = 256
 HIDDEN = 512
+MAX_SESSIONS = 1024  # most that a row steps
 
 # Metadata keys of the file, and what the server reads there.
 _STEPS = Axis(batch=1, time=0)

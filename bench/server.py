@@ -1,5 +1,6 @@
-"""A Conveyor server as an operator starts it: the command line, in a process of its own."""
+"""Servers in processes of their own: Conveyor as an operator starts it, and the least that could be in its place."""
 
+import os
 import re
 import subprocess
 import sys
@@ -7,17 +8,30 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from conveyor.cli.serve import GRPC_EXPERIMENTS
+
 ADDRESS = re.compile(r"127\.0\.0\.1:\d+")
 
 
 class Server:
-    """`conveyor serve` on free ports, with one thread for ONNX Runtime."""
+    """A command that serves one model with one thread for ONNX Runtime, and prints its address."""
 
-    def __init__(self, models: Path) -> None:
-        options = ["--port", "0", "--metrics-port", "0", "--num-threads", "1", "--log-level", "warning"]
-        command = [str(Path(sys.executable).with_name("conveyor")), "serve", str(models), *options]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own command
+    def __init__(self, *command: str) -> None:
+        environment = {"GRPC_EXPERIMENTS": GRPC_EXPERIMENTS, **os.environ}  # for both, what one of them sets itself
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)  # noqa: S603 - our own command
         self.address = self._read_address()
+
+    @classmethod
+    def conveyor(cls, model: Path) -> Self:
+        """`conveyor serve` on free ports."""
+        options = ["--port", "0", "--metrics-port", "0", "--num-threads", "1", "--log-level", "warning"]
+        command = str(Path(sys.executable).with_name("conveyor"))
+        return cls(command, "serve", str(model.parents[2]), *options)
+
+    @classmethod
+    def least(cls, model: Path) -> Self:
+        """See `bench.least`."""
+        return cls(sys.executable, "-m", "bench.least", str(model))
 
     def _read_address(self) -> str:
         for line in self._process.stdout or ():

@@ -1,6 +1,8 @@
 """Each part of the benchmark measures what it says, and the report judges it rightly."""
 
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bench.bare import PAUSE_SECONDS, Bare, PacedBare
@@ -10,7 +12,8 @@ from bench.measurement import Measurement
 from bench.model import write_model
 from bench.report import make_report
 from bench.rows import CEILINGS, ROWS, TARGETS
-from bench.streams import EchoStreams
+from bench.server import Server
+from bench.streams import ConveyorStreams, EchoStreams
 
 from conveyor.graph.model_file import read_model
 
@@ -70,11 +73,39 @@ async def test_the_echo_answers_every_stream() -> None:
     await server.stop()
 
 
+async def test_the_least_server_steps_as_the_real_one_does(model: Path) -> None:
+    """Both answer the same steps of the same sessions with the same best tokens, so that their rates compare."""
+    answers = []
+    for start in (Server.conveyor, Server.least):
+        with start(model) as server:
+            client = KeepingStreams(server.address)
+            await client.start()
+            await client.measure(3, SECONDS)
+            await client.stop()
+        answers.append([client.tokens[session][:5] for session in sorted(client.tokens)])
+
+    assert answers[0] == answers[1]
+    assert [len(tokens) for tokens in answers[0]] == [5, 5, 5]
+
+
+class KeepingStreams(ConveyorStreams):
+    """Keeps what it is answered."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address)
+        self.tokens: dict[str, list[int]] = defaultdict(list)
+
+    def check(self, response: Any) -> None:
+        super().check(response)
+        result = response.results[0]
+        self.tokens[result.session_id] += result.top_tokens.tokens
+
+
 def test_the_report_judges_medians_of_ratios() -> None:
     """One bad round among three does not miss a target; a row is shown for each measurement and each ratio."""
     even = {row: Measurement(rate=1000.0, p50=0.001, p99=0.002) for row in ROWS}
     bad = {
-        row: Measurement(rate=1.0 if row.part in {"engine", "sdk", "streams"} else 1000.0, p50=1.0, p99=1.0)
+        row: Measurement(rate=1.0 if row.part in {"engine", "sdk", "streams", "least"} else 1000.0, p50=1.0, p99=1.0)
         for row in ROWS
     }
 
@@ -91,4 +122,3 @@ def test_a_ceiling_adds_up_what_echo_and_model_cost(monkeypatch: pytest.MonkeyPa
     measured = {row: Measurement(rate=1000.0, p50=0.001, p99=0.002) for row in ROWS}
 
     assert [ceiling.rate(measured) for ceiling in CEILINGS] == [pytest.approx(1000 / 1.5)] * 2
-    assert CEILINGS[0].share(measured) == pytest.approx(1.5)
