@@ -22,11 +22,11 @@ class Server:
         self.address = self._read_address()
 
     @classmethod
-    def conveyor(cls, model: Path) -> Self:
-        """`conveyor serve` on free ports."""
+    def conveyor(cls, models: Path) -> Self:
+        """`conveyor serve` on free ports, of a model file or a folder of models."""
         options = ["--port", "0", "--metrics-port", "0", "--num-threads", "1", "--log-level", "warning"]
         command = str(Path(sys.executable).with_name("conveyor"))
-        return cls(command, "serve", str(model.parents[2]), *options)
+        return cls(command, "serve", str(models), *options)
 
     @classmethod
     def least(cls, model: Path) -> Self:

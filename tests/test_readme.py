@@ -54,7 +54,7 @@ def test_the_export_example_writes_a_model(tmp_path: Path) -> None:
 
 def test_the_client_example_runs() -> None:
     """The example generates, scores and steps on a server of the shipped model."""
-    with Server(ROOT / "models") as server:
+    with Server.conveyor(ROOT / "models") as server:
         code = example("connect(").replace("localhost:50051", server.address)
         done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
 

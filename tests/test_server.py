@@ -162,7 +162,7 @@ async def test_an_idle_process_stops_at_the_first_signal(models: Path) -> None:
         _, log = await server.communicate()
 
     assert server.returncode == 0
-    assert b"session closed session_id=mine reason=drained position=0" in log
+    assert b"session closed session_id=mine model=tiny version=1 reason=drained position=0" in log
     assert b"Traceback" not in log
 
 
