@@ -1,6 +1,6 @@
 """The language model that Conveyor trains and exports: embedding, recurrent layers, projection to the vocabulary."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,9 +9,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from conveyor.signature import Axis, OutputSpec, Signature, StateSpec, TensorSpec
+from conveyor_export.cells.layers import Steps
+from conveyor_export.cells.registry import ROWS
 from conveyor_export.ranges import check_dropout, check_positive
+from conveyor_export.shapes import initial_states
 
-CELLS: dict[str, Any] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN, "rnn_relu": nn.RNN}
+# PyTorch's own layers; the architectures of `cells/registry.py` come beside them.
+NATIVE: dict[str, Any] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN, "rnn_relu": nn.RNN}
+CELLS = (*NATIVE, *ROWS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +62,8 @@ class LockedDropout(nn.Module):
 class LanguageModel(nn.Module):
     """Predicts the next token at every step.
 
-    Shapes: tokens `[T, B]` int64, states `[num_layers, B, hidden_size]` (`h`, and `c` for an LSTM),
-    logits `[T, B, vocabulary_size]`.
+    Shapes: tokens `[T, B]` int64, logits `[T, B, vocabulary_size]`. States of PyTorch's layers are
+    `[num_layers, B, hidden_size]` (`h`, and `c` for an LSTM); those of other cells `[B, ...]`, named with their layer.
     """
 
     def __init__(self, config: LanguageModelConfig) -> None:
@@ -72,55 +77,72 @@ class LanguageModel(nn.Module):
             self.projection.weight = self.embedding.weight
 
     @staticmethod
-    def _make_rnn(config: LanguageModelConfig) -> nn.RNNBase:
+    def _make_rnn(config: LanguageModelConfig) -> nn.Module:
         dropout = config.dropout if config.num_layers > 1 else 0.0
+        sizes = config.embedding_size, config.hidden_size
+        if config.cell in ROWS:
+            return Steps(ROWS[config.cell].make(*sizes, config.num_layers, dropout))
         options: dict[str, Any] = {"num_layers": config.num_layers, "dropout": dropout}
         if config.cell.startswith("rnn_"):
             options["nonlinearity"] = config.cell.removeprefix("rnn_")
-        make: Callable[..., nn.RNNBase] = CELLS[config.cell]
-        return make(config.embedding_size, config.hidden_size, **options)
+        make: Callable[..., nn.Module] = NATIVE[config.cell]
+        return make(*sizes, **options)
 
-    @property
-    def state_names(self) -> tuple[str, ...]:
-        return ("h", "c") if self.config.cell == "lstm" else ("h",)
+    def _state_specs(self) -> Iterator[StateSpec]:
+        if isinstance(self.rnn, Steps):
+            for name, state in self.rnn.cell.states.items():
+                yield StateSpec(name, state.dtype, state.shape, Axis(batch=0), output=f"{name}_out")
+            return
+        shape = (self.config.num_layers, self.config.hidden_size)
+        for name in ("h", "c") if self.config.cell == "lstm" else ("h",):
+            yield StateSpec(name, "float32", shape, Axis(batch=1), output=f"{name}_out")
 
     def signature(self) -> Signature:
         """What `conveyor-export` writes into the file; see `conveyor_export.protocol`."""
-        steps, layers = Axis(batch=1, time=0), Axis(batch=1)
-        shape = (self.config.num_layers, self.config.hidden_size)
+        steps = Axis(batch=1, time=0)
         return Signature(
             inputs=(TensorSpec("tokens", "int64", (), steps),),
-            states=tuple(StateSpec(name, "float32", shape, layers, output=f"{name}_out") for name in self.state_names),
+            states=tuple(self._state_specs()),
             outputs=(OutputSpec("logits", "float32", (self.config.vocabulary_size,), steps, is_logits=True),),
             max_token=self.config.vocabulary_size - 1,
+            fixed_steps=1 if isinstance(self.rnn, Steps) else None,  # a loop over steps is no graph; one of them is
         )
 
     def initial_states(self, batch_size: int) -> dict[str, Tensor]:
-        """Zeros for every state: `[num_layers, B, hidden_size]`."""
-        shape = (self.config.num_layers, batch_size, self.config.hidden_size)
-        return {name: torch.zeros(shape) for name in self.state_names}
+        """What a session begins with, for each state."""
+        return initial_states(self.signature(), batch_size)
 
     def forward(
         self, inputs: dict[str, Tensor], states: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Consumes `tokens` from `states`; returns `logits` and the states after the last step."""
         embedded = self.dropout(self.embedding(inputs["tokens"]))
-        if self.config.cell == "lstm":
-            hidden, (h, c) = self._run_layers(embedded, (states["h"], states["c"]))
-            new_states = {"h": h, "c": c}
-        else:
-            hidden, h = self._run_layers(embedded, states["h"])
-            new_states = {"h": h}
+        hidden, new_states = self._run_layers(embedded, states)
         return {"logits": self.projection(self.dropout(hidden))}, new_states
 
-    def _run_layers(self, x_TBF: Tensor, states: Any) -> Any:
+    def _run_layers(self, x_TBF: Tensor, states: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        if isinstance(self.rnn, Steps):
+            hidden, new_states = self._call_layers(x_TBF, states)
+            return hidden, new_states
+        if self.config.cell == "lstm":
+            hidden, (h, c) = self._call_layers(x_TBF, (states["h"], states["c"]))
+            return hidden, {"h": h, "c": c}
+        hidden, h = self._call_layers(x_TBF, states["h"])
+        return hidden, {"h": h}
+
+    def _call_layers(self, *arguments: Any) -> Any:
         probability = self.config.weight_dropout
         if not self.training or probability == 0:
-            return self.rnn(x_TBF, states)
+            return self.rnn(*arguments)
         # One mask for all steps of a window (Merity, Keskar and Socher, 2018).
-        recurrent = ((name, weight) for name, weight in self.rnn.named_parameters() if name.startswith("weight_hh"))
+        recurrent = ((name, weight) for name, weight in self.rnn.named_parameters() if _is_recurrent(name))
         dropped = {name: nn.functional.dropout(weight, probability) for name, weight in recurrent}
-        return functional_call(self.rnn, dropped, (x_TBF, states))
+        return functional_call(self.rnn, dropped, arguments)
+
+
+def _is_recurrent(name: str) -> bool:
+    """True of weights that multiply a state: PyTorch's, and those that papers call R."""
+    return name.rpartition(".")[2].startswith(("weight_hh", "R"))
 
 
 def save_checkpoint(path: Any, model: LanguageModel, vocabulary: list[str], provenance: dict[str, Any]) -> None:

@@ -93,6 +93,7 @@ class Trainer:
 
     def __init__(self, model: LanguageModel, works: list[Work], symbols: list[str], config: TrainingConfig) -> None:
         self.model, self.works, self.symbols, self.config = model, works, symbols, config
+        self.signature = model.signature()
         self.names = Names(works)
         self.rng = random.Random(config.seed)  # noqa: S311  # a repeatable shuffle, not a secret
         self.stream_length = sum(len(work.text) for work in works) // config.batch_size - 1
@@ -161,8 +162,10 @@ class Trainer:
 
     def _reset_some(self, states: dict[str, Tensor]) -> dict[str, Tensor]:
         # A served session starts from zeros, so the model must meet zeros more often than once an epoch.
-        kept = torch.rand(self.config.batch_size, 1) >= self.config.reset_probability
-        return {name: state.detach() * kept for name, state in states.items()}
+        kept = torch.rand(self.config.batch_size) >= self.config.reset_probability
+        return {
+            spec.name: _keep(states[spec.name].detach(), kept, spec.axis.batch or 0) for spec in self.signature.states
+        }
 
     def _hide_some(self, inputs: Tensor) -> Tensor:
         # Without this the unknown token's embedding would never be trained.
@@ -178,4 +181,12 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         self.optimizer.step()
         self.schedule.step()
-        return float(loss.detach()), {name: state.float() for name, state in new_states.items()}
+        return float(loss.detach()), {
+            name: state.float() if state.is_floating_point() else state for name, state in new_states.items()
+        }
+
+
+def _keep(state: Tensor, kept: Tensor, axis: int) -> Tensor:
+    """The state with zeros for the sequences that are not kept."""
+    shape = [-1 if place == axis else 1 for place in range(state.dim())]
+    return torch.where(kept.view(shape), state, torch.zeros_like(state))

@@ -1,0 +1,45 @@
+"""Cells above each other, and step after step: what a model puts in the place of PyTorch's own recurrent layers."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from conveyor_export.cells.cell import Cell, States
+
+
+class Stack(Cell):
+    """Layers of one kind; each reads what the one below gives at the same step. A state is named with its layer."""
+
+    def __init__(
+        self, make: Callable[[int, int], Cell], input_size: int, hidden_size: int, num_layers: int, dropout: float = 0.0
+    ) -> None:
+        cells = [make(input_size if layer == 0 else hidden_size, hidden_size) for layer in range(num_layers)]
+        states = {f"{name}{layer}": shape for layer, cell in enumerate(cells) for name, shape in cell.states.items()}
+        super().__init__(input_size, hidden_size, states)
+        self.layers = nn.ModuleList(cells)
+        self.dropout = nn.Dropout(dropout)
+        self._names = [list(cell.states) for cell in cells]
+
+    def forward(self, x_BI: Tensor, states: States) -> tuple[Tensor, States]:
+        new: States = {}
+        for number, (layer, names) in enumerate(zip(self.layers, self._names, strict=True)):
+            x_BI, after = layer(self.dropout(x_BI) if number else x_BI, {n: states[f"{n}{number}"] for n in names})
+            new |= {f"{name}{number}": state for name, state in after.items()}
+        return x_BI, new
+
+
+class Steps(nn.Module):
+    """Takes a cell through the steps of `[T, B, I]`. Exported, it is a graph of one step, as all of them are alike."""
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, x_TBI: Tensor, states: States) -> tuple[Tensor, States]:
+        """Returns the outputs `[T, B, H]` and the states after the last step."""
+        outputs = []
+        for x_BI in x_TBI.unbind():
+            y_BH, states = self.cell(x_BI, states)
+            outputs.append(y_BH)
+        return torch.stack(outputs), states
