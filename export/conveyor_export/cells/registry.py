@@ -9,6 +9,7 @@ from conveyor_export.cells.clockwork import ClockworkCell
 from conveyor_export.cells.depth_gated import DepthGatedLSTM
 from conveyor_export.cells.elman import ElmanCell
 from conveyor_export.cells.full_gate_recurrence import FullGateRecurrenceCell
+from conveyor_export.cells.grid import GridLSTMLayers
 from conveyor_export.cells.gru import GRUCell
 from conveyor_export.cells.layers import Stack
 from conveyor_export.cells.lstm import LSTMCell
@@ -47,6 +48,7 @@ ROWS: dict[str, Row] = {
     "mut1": Row("Jozefowicz: the first mutation", partial(Stack, partial(MUTCell, kind=1))),
     "mut2": Row("Jozefowicz: the second; input size = hidden size", partial(Stack, partial(MUTCell, kind=2))),
     "mut3": Row("Jozefowicz: the third", partial(Stack, partial(MUTCell, kind=3))),
+    "grid_lstm": Row("LSTMs along time and along depth", GridLSTMLayers),
     "min_gru": Row("gates that see the input alone", partial(Stack, MinGRUCell)),
     "min_lstm": Row("the same with two gates", partial(Stack, MinLSTMCell)),
 }

@@ -13,6 +13,8 @@ from conveyor_export.cells.clockwork import ClockworkCell
 from conveyor_export.cells.depth_gated import DepthGatedLSTM
 from conveyor_export.cells.elman import ElmanCell
 from conveyor_export.cells.full_gate_recurrence import GATES, FullGateRecurrenceCell
+from conveyor_export.cells.grid import GATES as GRID_GATES
+from conveyor_export.cells.grid import GridLSTM, GridLSTMLayers
 from conveyor_export.cells.gru import GRUCell
 from conveyor_export.cells.lstm import LSTMCell
 from conveyor_export.cells.minimal import MinGRUCell, MinLSTMCell
@@ -122,6 +124,25 @@ def test_five_steps(cell: Cell, parameters: Parameters, names: list[str], expect
     set_parameters(parameters(cell), names)
 
     assert last_output(cell, cell.input_size) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("time_first", "expected"),
+    [
+        (True, [-0.148438, 0.019525, -0.014115, 0.137744]),
+        (False, [-0.149785, 0.014741, -0.016799, 0.138248]),
+    ],
+)
+def test_five_steps_of_a_grid(time_first: bool, expected: list[float]) -> None:
+    """Two layers of a grid give the oracle's output, whether depth reads the new hidden vector of time or the old."""
+    grid = GridLSTMLayers(I, H, 2, time_first=time_first)
+    grid.to_hidden.data, grid.to_memory.data = fill((H, I), 1), fill((H, I), 2)
+    for block in (*grid.along_time, *grid.along_depth):
+        assert isinstance(block, GridLSTM)
+        names = [f"{kind}{gate}" for gate in GRID_GATES for kind in "Wb"]
+        set_parameters({f"{kind}{g}": getattr(block, kind)[g] for g in GRID_GATES for kind in "Wb"}, names)
+
+    assert last_output(grid) == pytest.approx(expected, abs=1e-6)
 
 
 def test_five_steps_of_a_depth_gated_stack() -> None:
