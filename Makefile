@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PROTO_VENV := .venv-proto
 STUBS := service/conveyor/v1
 
-.PHONY: install install-dev demo test soak check lint types proto proto-check bench
+.PHONY: install install-dev demo test soak check lint types proto proto-check bench zoo
 
 install: $(VENV)/.installed
 
@@ -31,6 +31,9 @@ soak: install-dev
 
 bench: install-dev
 	$(BIN)/python -m bench
+
+zoo: install-dev
+	$(BIN)/python -m conveyor_export.zoo
 
 check: lint types proto-check
 
