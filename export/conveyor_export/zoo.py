@@ -89,7 +89,7 @@ def _make(name: str) -> LanguageModel:
     model = LanguageModel(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():  # peepholes and biases that are zero would prove nothing
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
     return model
 
 
@@ -105,7 +105,7 @@ async def _step(client: Client, name: str, text: Tensor, cuts: Sequence[int]) ->
     """Logits `[T, V]` of a session that takes the text in chunks."""
     async with client.open(name) as session:
         parts = []
-        for chunk in text.split(list(cuts)):
+        for chunk in torch.split(text, list(cuts)):
             answer = await session.step(chunk.tolist(), outputs=["logits"])
             parts.append(torch.tensor(answer["logits"].tolist()))
         return torch.cat(parts)

@@ -6,6 +6,7 @@ from functools import partial
 
 from conveyor_export.cells.cell import Cell
 from conveyor_export.cells.clockwork import ClockworkCell
+from conveyor_export.cells.delta_net import GatedDeltaNetCell
 from conveyor_export.cells.depth_gated import DepthGatedLSTM
 from conveyor_export.cells.elman import ElmanCell
 from conveyor_export.cells.full_gate_recurrence import FullGateRecurrenceCell
@@ -13,8 +14,12 @@ from conveyor_export.cells.grid import GridLSTMLayers
 from conveyor_export.cells.gru import GRUCell
 from conveyor_export.cells.layers import Stack
 from conveyor_export.cells.lstm import LSTMCell
+from conveyor_export.cells.mamba import Mamba2Cell, MambaCell
 from conveyor_export.cells.minimal import MinGRUCell, MinLSTMCell
 from conveyor_export.cells.mut import MUTCell
+from conveyor_export.cells.rg_lru import RGLRUCell
+from conveyor_export.cells.rwkv import RWKV7Cell
+from conveyor_export.cells.xlstm import MLSTMCell, SLSTMCell
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,4 +56,11 @@ ROWS: dict[str, Row] = {
     "grid_lstm": Row("LSTMs along time and along depth", GridLSTMLayers),
     "min_gru": Row("gates that see the input alone", partial(Stack, MinGRUCell)),
     "min_lstm": Row("the same with two gates", partial(Stack, MinLSTMCell)),
+    "slstm": Row("xLSTM: exponential gates, normalised", partial(Stack, SLSTMCell)),
+    "mlstm": Row("xLSTM: a matrix as memory", partial(Stack, MLSTMCell)),
+    "rwkv7": Row("RWKV-7: time and channel mix of one layer", partial(Stack, RWKV7Cell)),
+    "mamba": Row("a linear recurrence that the input steers", partial(Stack, MambaCell)),
+    "mamba2": Row("the same with one decay a head", partial(Stack, Mamba2Cell)),
+    "rg_lru": Row("Griffin's real-gated linear recurrent unit", partial(Stack, RGLRUCell)),
+    "gated_delta_net": Row("a memory that is corrected and decays", partial(Stack, GatedDeltaNetCell)),
 }
