@@ -118,7 +118,7 @@ def _configs(options: argparse.Namespace, vocabulary_size: int) -> tuple[Languag
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "conveyor-train",
-        description="Trains a character language model, for conveyor-export to export. The defaults make the demo's.",
+        description="Trains a character language model, for conveyor-export to export. The defaults are those of the demo's.",
     )
     add = parser.add_argument
     add("corpus", type=Path, nargs="?", default=DEFAULT_CORPUS, help="a text file, .xz too; default %(default)s")
@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
 _DEFAULT = TrainingConfig()
 _NUMBERS: tuple[tuple[str, str, float, str], ...] = (
     ("--layers", "num_layers", 2, "number of recurrent layers"),
-    ("--hidden", "hidden_size", 512, "width of a recurrent layer"),
+    ("--hidden", "hidden_size", 576, "width of a recurrent layer"),
     ("--embedding", "embedding_size", 128, "width of a symbol's vector"),
     ("--dropout", "dropout", 0.4, "share of features dropped between layers"),
     ("--weight-dropout", "weight_dropout", 0.25, "share of recurrent weights dropped"),

@@ -22,7 +22,7 @@ UNKNOWN = "\ufffd"
 class TrainingConfig:
     """How long and how hard to train. Lengths are in tokens, rates per update; `patience` is in epochs."""
 
-    num_epochs: int = 8
+    num_epochs: int = 18
     batch_size: int = 32
     window_length: int = 256
     learning_rate: float = 2e-3
