@@ -118,7 +118,7 @@ def _configs(options: argparse.Namespace, vocabulary_size: int) -> tuple[Languag
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "conveyor-train",
-        description="Trains a character language model, for conveyor-export to export. The defaults are those of the demo's.",
+        description="Trains a character language model, for conveyor-export to export; by default the demo's.",
     )
     add = parser.add_argument
     add("corpus", type=Path, nargs="?", default=DEFAULT_CORPUS, help="a text file, .xz too; default %(default)s")
