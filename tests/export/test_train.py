@@ -155,7 +155,7 @@ def test_validation_that_is_no_number_is_never_the_best(
         (["{corpus}", "--out", "{tmp}/busy", "--resume"], "busy/last.pt: not the state of a run"),
         (["{corpus}", "--out", "{tmp}/new", "--start-from", "{tmp}"], "No such file"),
         (["{corpus}", "--out", "{tmp}/new", "--epochs", "0"], "num_epochs: expected a positive number"),
-        (["{corpus}", "--out", "{tmp}/new", "--tied"], "tied: embedding_size 128 differs from hidden_size 512"),
+        (["{corpus}", "--out", "{tmp}/new", "--tied"], "tied: embedding_size 128 differs from hidden_size 576"),
         (["{tmp}/short.txt", "--out", "{tmp}/new"], "too short"),
         (["{tmp}/short.txt", "--out", "{tmp}/new", "--batch", "1"], "too short"),
         (["{corpus}", "--out", "{tmp}/new", "--threads", "-1"], "threads: expected 0 or more, got -1"),
