@@ -1,6 +1,6 @@
 """The least server: Conveyor's runner behind a bare `grpc.aio` stream, without sessions, checks, retries or metrics.
 
-What it costs is what gRPC in Python and ONNX Runtime cost together, so no server built of these two is faster.
+What it costs is about what gRPC in Python and ONNX Runtime cost together: what a server of these two could come near.
 Run as `python -m bench.least MODEL`; it prints its address.
 """
 

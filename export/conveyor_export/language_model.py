@@ -90,8 +90,7 @@ class LanguageModel(nn.Module):
 
     def _state_specs(self) -> Iterator[StateSpec]:
         if isinstance(self.rnn, Steps):
-            for name, state in self.rnn.cell.states.items():
-                yield StateSpec(name, state.dtype, state.shape, Axis(batch=0), output=f"{name}_out")
+            yield from self.rnn.state_specs
             return
         shape = (self.config.num_layers, self.config.hidden_size)
         for name in ("h", "c") if self.config.cell == "lstm" else ("h",):

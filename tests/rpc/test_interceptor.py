@@ -1,5 +1,7 @@
 """What surrounds a call: its metrics and its status."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -18,17 +20,23 @@ async def broken(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
     raise RuntimeError("the secret")
 
 
-async def test_the_unforeseen_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
-    """INTERNAL with an id; the log has the traceback under it."""
-    metrics = Metrics()
+@asynccontextmanager
+async def serving(metrics: Metrics, **handlers: grpc.RpcMethodHandler) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to a server of nothing but these methods of `test.Service`, each behind the interceptor."""
     server = grpc.aio.server(interceptors=[CallInterceptor(metrics, "test.Service")])
-    handlers = {"Break": grpc.unary_unary_rpc_method_handler(broken, bytes, bytes)}
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("test.Service", handlers)])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        failure = await failure_of(channel.unary_unary("/test.Service/Break")(b"x"))
+        yield channel
     await server.stop(None)
+
+
+async def test_the_unforeseen_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    """INTERNAL with an id; the log has the traceback under it."""
+    metrics = Metrics()
+    async with serving(metrics, Break=grpc.unary_unary_rpc_method_handler(broken, bytes, bytes)) as channel:
+        failure = await failure_of(channel.unary_unary("/test.Service/Break")(b"x"))
 
     assert failure.code is grpc.StatusCode.INTERNAL
     assert "secret" not in failure.message
@@ -60,16 +68,10 @@ async def leaving(request: bytes, context: grpc.aio.ServicerContext) -> None:
 async def test_a_client_that_is_gone_is_no_defect(caplog: pytest.LogCaptureFixture) -> None:
     """What gRPC raises from a write to nobody counts as a cancelled call, and is not logged."""
     metrics = Metrics()
-    server = grpc.aio.server(interceptors=[CallInterceptor(metrics, "test.Service")])
-    handlers = {"Leave": grpc.unary_stream_rpc_method_handler(leaving, bytes, bytes)}
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("test.Service", handlers)])
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with serving(metrics, Leave=grpc.unary_stream_rpc_method_handler(leaving, bytes, bytes)) as channel:
         call = channel.unary_stream("/test.Service/Leave")(b"x")
         await until(lambda: bool(metrics.requests))
         call.cancel()
-    await server.stop(None)
 
     assert metrics.requests == {("Leave", "CANCELLED"): 1}
     assert not caplog.records

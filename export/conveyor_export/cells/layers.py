@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from conveyor.signature import Axis, StateSpec
 from conveyor_export.cells.cell import Cell, States
 
 
@@ -35,6 +36,14 @@ class Steps(nn.Module):
     def __init__(self, cell: Cell) -> None:
         super().__init__()
         self.cell = cell
+
+    @property
+    def state_specs(self) -> tuple[StateSpec, ...]:
+        """The cell's states, for a signature."""
+        return tuple(
+            StateSpec(name, state.dtype, state.shape, Axis(batch=0), output=f"{name}_out")
+            for name, state in self.cell.states.items()
+        )
 
     def forward(self, x_TBI: Tensor, states: States) -> tuple[Tensor, States]:
         """Returns the outputs `[T, B, H]` and the states after the last step."""

@@ -112,9 +112,9 @@ def _cursor(token: str) -> tuple[float, str] | None:
         return None
     time, _, session_id = token.partition(" ")
     try:
-        place = float(time), session_id
+        create_time = float(time)
     except ValueError:
-        place = nan, session_id
-    if not isfinite(place[0]):
+        create_time = nan
+    if not isfinite(create_time):
         raise InvalidArgument("page_token", "is not one that this server gave")
-    return place
+    return create_time, session_id

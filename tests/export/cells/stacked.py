@@ -10,7 +10,7 @@ from conveyor.graph.arena import Scatter
 from conveyor.graph.model_file import read_model
 from conveyor.graph.placement import CUDA, cuda_placement
 from conveyor.graph.serving import build_serving_graph
-from conveyor.signature import Axis, OutputSpec, Signature, StateSpec, TensorSpec
+from conveyor.signature import Axis, OutputSpec, Signature, TensorSpec
 from conveyor_export import export_model
 from conveyor_export.cells.cell import Cell, States
 from conveyor_export.cells.layers import Stack, Steps
@@ -28,10 +28,7 @@ class Stacked(nn.Module):
         self.rnn = Steps(Stack(make, SIZE, SIZE, NUM_LAYERS))
         self.signature = Signature(
             inputs=(TensorSpec("x", "float32", (SIZE,), STEPS),),
-            states=tuple(
-                StateSpec(name, state.dtype, state.shape, Axis(batch=0), output=f"{name}_out")
-                for name, state in self.rnn.cell.states.items()
-            ),
+            states=self.rnn.state_specs,
             outputs=(OutputSpec("y", "float32", (SIZE,), STEPS),),
             fixed_steps=1,
         )

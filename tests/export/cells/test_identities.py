@@ -13,6 +13,7 @@ from conveyor_export.cells.gru import GRUCell
 from conveyor_export.cells.layers import Stack, Steps
 from conveyor_export.cells.lstm import LSTMCell
 from conveyor_export.cells.mut import MUTCell
+from tests.export.cells.stacked import zeros
 
 SIZE, NUM_STEPS = 6, 9
 
@@ -31,8 +32,7 @@ def randomise(module: nn.Module) -> None:
 @torch.no_grad()
 def outputs(cell: Cell, x: Tensor) -> Tensor:
     """The outputs `[T, B, H]` from zero states."""
-    states = {name: torch.zeros(x.shape[1], *s.shape, dtype=getattr(torch, s.dtype)) for name, s in cell.states.items()}
-    return Steps(cell)(x, states)[0]
+    return Steps(cell)(x, zeros(cell, x.shape[1]))[0]
 
 
 def inputs() -> Tensor:
