@@ -15,7 +15,6 @@ from conveyor_export.errors import DtypeMismatch, NameMismatch, ShapeMismatch, V
 from conveyor_export.protocol import Tensors, call_module
 from conveyor_export.runtime import Arrays, GraphRunner
 from conveyor_export.shapes import (
-    fed_specs,
     full_shape,
     has_batch,
     initial_states,
@@ -136,9 +135,9 @@ def _prove_boundary(model: onnx.ModelProto, signature: Signature) -> None:
     ins = {value.name: value for value in model.graph.input}
     outs = {value.name: value for value in model.graph.output}
     state_outputs = {state.output: state for state in signature.states}
-    _check_names("the graph's inputs: it", {s.name for s in (*fed_specs(signature), *signature.states)}, set(ins))
+    _check_names("the graph's inputs: it", {s.name for s in (*signature.fed, *signature.states)}, set(ins))
     _check_names("the graph's outputs: it", {o.name for o in signature.outputs} | set(state_outputs), set(outs))
-    for spec in (*fed_specs(signature), *signature.states):
+    for spec in (*signature.fed, *signature.states):
         _check_value(ins[spec.name], spec, signature)
     for spec in signature.outputs:
         _check_value(outs[spec.name], spec, signature)
@@ -204,7 +203,7 @@ def _run_graph(runner: GraphRunner, signature: Signature, case: _Case, chunks: t
 
 def _cut(signature: Signature, inputs: Tensors, start: int, stop: int) -> Tensors:
     """The steps from `start` to `stop` of every stream input; contexts are the same at every step."""
-    times = {spec.name: spec.axis.time for spec in fed_specs(signature)}
+    times = {spec.name: spec.axis.time for spec in signature.fed}
     pieces = {}
     for name, tensor in inputs.items():
         time = times[name]

@@ -16,9 +16,13 @@ Tensors = dict[str, Tensor]
 class RecurrentModule(Protocol):
     """A module whose state is an argument and a result. Anything of this shape will do; there is nothing to inherit.
 
-    `inputs` holds the signature's stream inputs and contexts, `states` its states, each under its name there. The
-    result is (outputs, new states), the new states under the states' own names. Axes lie where the signature's `axis`
-    says; time first (`[T, B, ...]`) is the habit. T steps at once must equal the same steps in smaller chunks.
+    `inputs` holds the signature's stream inputs, noises and contexts, `states` its states, each under its name there.
+    The result is (outputs, new states), the new states under the states' own names. Axes lie where the signature's
+    `axis` says; time first (`[T, B, ...]`) is the habit. T steps at once must equal the same steps in smaller chunks.
+
+    A module whose signature has initialisers has another method, `initialise(contexts)`: it takes the contexts that a
+    client gives, under their names, and returns one dict with the states and contexts that are computed from them,
+    each under its own name. It becomes a part of the same graph.
 
     Example:
         >>> class RunningSum(nn.Module):

@@ -22,23 +22,18 @@ def full_shape(spec: TensorSpec, num_sessions: Length, num_steps: Length) -> tup
 
 def has_batch(signature: Signature) -> bool:
     """True if any tensor has a batch axis; without one a run serves a single session."""
-    return any(spec.axis.batch is not None for spec in (*signature.inputs, *signature.states))
+    return any(spec.axis.batch is not None for spec in (*signature.fed, *signature.states))
 
 
 def has_time(signature: Signature) -> bool:
-    """True if a stream input has a time axis; without one a run is a single step."""
-    return any(spec.axis.time is not None for spec in signature.inputs)
-
-
-def fed_specs(signature: Signature) -> tuple[TensorSpec, ...]:
-    """What the module takes in its `inputs`: stream inputs, then contexts."""
-    return (*signature.inputs, *signature.contexts)
+    """True if a stream input or noise has a time axis; without one a run is a single step."""
+    return any(spec.axis.time is not None for spec in signature.timed)
 
 
 def random_inputs(signature: Signature, num_sessions: int, num_steps: int, rng: torch.Generator) -> dict[str, Tensor]:
-    """Stream inputs and contexts, integers within `max_token`."""
+    """Stream inputs, noises and contexts, integers within `max_token`."""
     highest = 1 if signature.max_token is None else signature.max_token
-    return _random(fed_specs(signature), num_sessions, num_steps, highest, rng)
+    return _random(signature.fed, num_sessions, num_steps, highest, rng)
 
 
 def random_states(signature: Signature, num_sessions: int, rng: torch.Generator) -> dict[str, Tensor]:

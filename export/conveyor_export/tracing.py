@@ -17,7 +17,7 @@ from conveyor.signature import Signature, TensorSpec
 from conveyor_export.errors import ExportError, TraceFailed
 from conveyor_export.reasons import first_line
 from conveyor_export.recurrent_layers import replace_layers
-from conveyor_export.shapes import fed_specs, full_shape, has_time, initial_states, random_inputs
+from conveyor_export.shapes import full_shape, has_time, initial_states, random_inputs
 
 # Lengths of the example: 0 and 1 would be taken for constants.
 _NUM_STEPS, _NUM_SESSIONS = 5, 3
@@ -45,7 +45,7 @@ class _Positional(nn.Module):
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         if self.half_inside:
             tensors = tuple(t.half() if t.is_floating_point() else t for t in tensors)
-        names = [spec.name for spec in fed_specs(self.signature)]
+        names = [spec.name for spec in self.signature.fed]
         state_names = [state.name for state in self.signature.states]
         inputs = dict(zip(names, tensors[: len(names)], strict=True))
         states = dict(zip(state_names, tensors[len(names) :], strict=True))
@@ -87,7 +87,7 @@ def _trace(positional: _Positional, signature: Signature, opset: int) -> onnx.Mo
                 opset_version=opset,
                 verbose=False,
                 external_data=False,
-                input_names=[spec.name for spec in fed_specs(signature)] + state_names,
+                input_names=[spec.name for spec in signature.fed] + state_names,
                 output_names=[o.name for o in signature.outputs] + [state.output for state in signature.states],
             )
         except ExportError:
@@ -105,7 +105,7 @@ def _export(positional: _Positional, signature: Signature) -> torch.export.Expor
     examples = (*inputs.values(), *initial_states(signature, _NUM_SESSIONS).values())
     # Named dimensions: torch then refuses to fix one, where an automatic one would be fixed in silence.
     batch, time = torch.export.Dim("B"), None if signature.fixed_steps else torch.export.Dim("T")
-    axes = tuple(_dynamic_axes(spec, batch, time) for spec in (*fed_specs(signature), *signature.states))
+    axes = tuple(_dynamic_axes(spec, batch, time) for spec in (*signature.fed, *signature.states))
     return torch.export.export(positional, examples, dynamic_shapes=(axes,), strict=False)
 
 
@@ -134,7 +134,7 @@ def _clean(model: onnx.ModelProto, signature: Signature) -> onnx.ModelProto:
 def _symbols(model: onnx.ModelProto, signature: Signature) -> dict[str, str]:
     inputs = {value.name: value for value in model.graph.input}
     symbols = {}
-    for spec in (*fed_specs(signature), *signature.states):
+    for spec in (*signature.fed, *signature.states):
         if spec.name in inputs:
             dims = inputs[spec.name].type.tensor_type.shape.dim
             for dim, length in zip(dims, full_shape(spec, "B", "T"), strict=False):

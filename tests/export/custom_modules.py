@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from conveyor.signature import Axis, OutputSpec, Signature, StateSpec, TensorSpec
+from conveyor.signature import Axis, ContextSpec, OutputSpec, Signature, StateSpec, TensorSpec
 
 STEPS = Axis(batch=1, time=0)
 Tensors = dict[str, Tensor]
@@ -64,7 +64,7 @@ class Stepper(nn.Module):
         self.mix = nn.Linear(6, 4)
         self.signature = Signature(
             inputs=(TensorSpec("x", "float32", (2,), Axis(batch=0)),),
-            contexts=(TensorSpec("picture", "float32", (4,), Axis(batch=0)),),
+            contexts=(ContextSpec("picture", "float32", (4,), Axis(batch=0)),),
             states=(StateSpec("s", "float32", (4,), Axis(batch=0), output="s_out"),),
             outputs=(OutputSpec("y", "float32", (4,), Axis(batch=0)),),
         )

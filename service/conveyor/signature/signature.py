@@ -7,6 +7,8 @@ from typing import Any
 
 FORMAT = 1
 
+DISTRIBUTIONS = ("normal", "uniform")
+
 ITEM_SIZES = {"bool": 1, "int32": 4, "int64": 8, "float16": 2, "float32": 4, "float64": 8}
 
 
@@ -54,11 +56,13 @@ class TensorSpec:
 class StateSpec(TensorSpec):
     """A state input and the output that replaces it. A `[layers, B, H]` state has shape `(layers, H)`, batch 1.
 
-    `initial` is the flattened initial value; None means zeros.
+    `initial` is the flattened initial value; None means zeros. `initialiser` names the output of the graph that gives
+    it instead, from the contexts alone: `[B, ...]` where the state has a batch axis.
     """
 
     output: str = ""
     initial: tuple[float, ...] | None = None
+    initialiser: str = ""
 
     def __post_init__(self) -> None:
         TensorSpec.__post_init__(self)
@@ -68,18 +72,60 @@ class StateSpec(TensorSpec):
             raise ValueError(f"{self.name}: a state has no time axis")
         if self.initial is not None and len(self.initial) != prod(self.shape):
             raise ValueError(f"{self.name}: initial has {len(self.initial)} values, shape {self.shape} needs others")
+        if self.initial is not None and self.initialiser:
+            raise ValueError(f"{self.name}: has both an initial value and an initialiser")
+
+
+@dataclass(frozen=True, slots=True)
+class ContextSpec(TensorSpec):
+    """What a session is given once, when it opens: an input that nothing replaces, the same at every step.
+
+    `initialiser` names the output of the graph that computes it from the other contexts; clients do not send it then.
+    """
+
+    initialiser: str = ""
+
+    def __post_init__(self) -> None:
+        TensorSpec.__post_init__(self)
+        if self.axis.time is not None:
+            raise ValueError(f"{self.name}: a context has no time axis")
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseSpec(TensorSpec):
+    """Random numbers that the server draws for each step, from the session's seed and the step's place alone.
+
+    `distribution` is `normal` (mean 0, variance 1) or `uniform` (0 to 1, 1 excluded); float32 both.
+    """
+
+    distribution: str = "normal"
+
+    def __post_init__(self) -> None:
+        TensorSpec.__post_init__(self)
+        if self.dtype != "float32":
+            raise ValueError(f"{self.name}: noise is float32, got {self.dtype}")
+        if self.distribution not in DISTRIBUTIONS:
+            raise ValueError(
+                f"{self.name}: distribution {self.distribution!r} is not one of {', '.join(DISTRIBUTIONS)}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec(TensorSpec):
-    """What a client may ask for. `is_logits` marks the one that scores the vocabulary: shape `(V,)`."""
+    """What a client may ask for. `is_logits` marks the one that scores the vocabulary: shape `(V,)`.
+
+    One that `is_optional` is computed only in runs in which somebody asks for it.
+    """
 
     is_logits: bool = False
+    is_optional: bool = False
 
     def __post_init__(self) -> None:
         TensorSpec.__post_init__(self)
         if self.is_logits and (len(self.shape) != 1 or self.dtype not in ("float16", "float32")):
             raise ValueError(f"{self.name}: logits are float16 or float32 of one axis, got {self.dtype} {self.shape}")
+        if self.is_logits and self.is_optional:
+            raise ValueError(f"{self.name}: logits are never optional")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +140,43 @@ class Signature:
     inputs: tuple[TensorSpec, ...]
     states: tuple[StateSpec, ...]
     outputs: tuple[OutputSpec, ...]
-    contexts: tuple[TensorSpec, ...] = ()
+    contexts: tuple[ContextSpec, ...] = ()
+    noises: tuple[NoiseSpec, ...] = ()
     max_token: int | None = None
     fixed_steps: int | None = None
 
     def __post_init__(self) -> None:
-        names = [t.name for t in (*self.inputs, *self.states, *self.outputs, *self.contexts)]
-        names += [s.output for s in self.states]
+        names = [t.name for t in (*self.fed, *self.states, *self.outputs)]
+        names += [s.output for s in self.states] + list(self.initialisers)
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"named twice: {', '.join(twice)}")
-        if not self.inputs:
-            raise ValueError("inputs: a model needs at least one stream input")
+        if not self.inputs and not self.noises:
+            raise ValueError("inputs: a model needs at least one stream input, or noise")
+        if self.initialisers and not self.given_contexts:
+            raise ValueError("contexts: an initialiser needs one that the client gives")
         if sum(o.is_logits for o in self.outputs) > 1:
             raise ValueError("outputs: more than one is marked as logits")
+
+    @property
+    def fed(self) -> tuple[TensorSpec, ...]:
+        """All inputs of the graph that are not states: stream inputs, noises, contexts."""
+        return (*self.inputs, *self.noises, *self.contexts)
+
+    @property
+    def timed(self) -> tuple[TensorSpec, ...]:
+        """What has a value for each step: stream inputs and noises."""
+        return (*self.inputs, *self.noises)
+
+    @property
+    def given_contexts(self) -> tuple[ContextSpec, ...]:
+        """The contexts that a client sends."""
+        return tuple(context for context in self.contexts if not context.initialiser)
+
+    @property
+    def initialisers(self) -> dict[str, TensorSpec]:
+        """The outputs of the graph that are computed once, at opening, and what each is the first value of."""
+        contexts = {context.initialiser: context for context in self.contexts if context.initialiser}
+        return contexts | {state.initialiser: state for state in self.states if state.initialiser}
 
     @property
     def logits(self) -> OutputSpec | None:
@@ -117,6 +187,11 @@ class Signature:
     def state_bytes(self) -> int:
         """Bytes of state per session."""
         return sum(state.num_bytes for state in self.states)
+
+    @property
+    def context_bytes(self) -> int:
+        """Bytes of context per session, computed ones included."""
+        return sum(context.num_bytes for context in self.contexts)
 
     @property
     def takes_tokens(self) -> bool:
@@ -142,7 +217,8 @@ class Signature:
                 inputs=tuple(TensorSpec(**_tensor(t)) for t in raw["inputs"]),
                 states=tuple(StateSpec(**_tensor(t)) for t in raw["states"]),
                 outputs=tuple(OutputSpec(**_tensor(t)) for t in raw["outputs"]),
-                contexts=tuple(TensorSpec(**_tensor(t)) for t in raw.get("contexts", ())),
+                contexts=tuple(ContextSpec(**_tensor(t)) for t in raw.get("contexts", ())),
+                noises=tuple(NoiseSpec(**_tensor(t)) for t in raw.get("noises", ())),
                 max_token=_count(raw.get("max_token"), least=0),
                 fixed_steps=_count(raw.get("fixed_steps"), least=1),
             )
@@ -152,7 +228,8 @@ class Signature:
 
 def _tensor(raw: dict[str, Any]) -> dict[str, Any]:
     fields = {**raw, "shape": tuple(raw.get("shape", ())), "axis": Axis(**raw.get("axis", {}))}
-    if not isinstance(raw["name"], str) or not isinstance(raw.get("output", ""), str):
+    texts = [raw["name"], *(raw.get(key, "") for key in ("output", "initialiser", "distribution"))]
+    if not all(isinstance(text, str) for text in texts):
         raise TypeError(f"name {raw['name']!r} is not text")
     if not all(isinstance(length, int) for length in fields["shape"]):
         raise TypeError(f"{raw['name']}: shape {raw['shape']!r} is not a list of lengths")
