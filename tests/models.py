@@ -5,6 +5,7 @@ stream input of the graph's own shape and `states` maps state names to tensors o
 `(output, new states)`. `initial_states(batch)` starts a sequence.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -12,7 +13,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from conveyor.signature import Axis, OutputSpec, Signature, StateSpec, TensorSpec
+from conveyor.signature import Axis, ContextSpec, NoiseSpec, OutputSpec, Signature, StateSpec, TensorSpec
 
 OPSET = 20
 States = dict[str, Tensor]
@@ -46,6 +47,69 @@ def make_model(
         max_token=vocabulary_size - 1,
     )
     return graph.model(signature), reference
+
+
+def make_context_model(
+    hidden_size: int = 16, embedding_size: int = 8, vocabulary_size: int = 20, seed: int = 0
+) -> tuple[onnx.ModelProto, "ContextModel"]:
+    """An LSTM language model that looks at a `picture` `[B, 3]`, of which all that it remembers is computed.
+
+    The first `h` and the context `leaning` `[B, V]` come from the picture; logits are what the LSTM gives, the leaning,
+    and `noise` `[T, B, V]`.
+    """
+    reference = ContextModel(hidden_size, embedding_size, vocabulary_size, seed)
+    graph = GraphBuilder()
+    graph.constant("embedding", reference.embedding.weight)
+    graph.node("Gather", ["embedding", "tokens"], ["embedded"])
+    top = add_layers(graph, reference.cells, "lstm", "embedded")
+    graph.constant("projection.weight", reference.projection.weight.T)
+    graph.constant("first.weight", reference.first.weight.T)
+    graph.constant("lean.weight", reference.lean.weight.T)
+    graph.constant("layer_axis", torch.tensor([0]))
+    graph.node("MatMul", [top, "projection.weight"], ["projected"])
+    graph.node("Add", ["projected", "leaning"], ["leant"])
+    graph.node("Add", ["leant", "noise"], ["logits"])
+    graph.node("MatMul", ["picture", "first.weight"], ["first"])
+    graph.node("Unsqueeze", ["first", "layer_axis"], ["h_first"])
+    graph.node("MatMul", ["picture", "lean.weight"], ["leaning_first"])
+    steps, batch = Axis(batch=1, time=0), Axis(batch=0)
+    h, c = layer_states(reference.cells, "lstm")
+    signature = Signature(
+        inputs=(TensorSpec("tokens", "int64", (), steps),),
+        states=(replace(h, initialiser="h_first"), c),
+        outputs=(OutputSpec("logits", "float32", (vocabulary_size,), steps, is_logits=True),),
+        contexts=(
+            ContextSpec("picture", "float32", (3,), batch),
+            ContextSpec("leaning", "float32", (vocabulary_size,), batch, initialiser="leaning_first"),
+        ),
+        noises=(NoiseSpec("noise", "float32", (vocabulary_size,), steps),),
+        max_token=vocabulary_size - 1,
+    )
+    return graph.model(signature), reference
+
+
+def make_walk_model() -> tuple[onnx.ModelProto, None]:
+    """A walk without any input, from where it was told: `place` `[T, B, 2]`, `stride` normal, `pace` uniform."""
+    graph = GraphBuilder()
+    graph.constant("time_axis", torch.tensor(0))
+    graph.constant("last", torch.tensor(-1))
+    graph.node("Mul", ["stride", "pace"], ["moves"])
+    graph.node("CumSum", ["moves", "time_axis"], ["way"])
+    graph.node("Add", ["way", "at"], ["place"])
+    graph.node("Gather", ["place", "last"], ["at_out"], axis=0)
+    graph.node("Identity", ["home"], ["at_first"])
+    steps, batch = Axis(batch=1, time=0), Axis(batch=0)
+    signature = Signature(
+        inputs=(),
+        states=(StateSpec("at", "float32", (2,), batch, output="at_out", initialiser="at_first"),),
+        outputs=(OutputSpec("place", "float32", (2,), steps),),
+        contexts=(ContextSpec("home", "float32", (2,), batch),),
+        noises=(
+            NoiseSpec("stride", "float32", (2,), steps),
+            NoiseSpec("pace", "float32", (2,), steps, distribution="uniform"),
+        ),
+    )
+    return graph.model(signature), None
 
 
 def make_feature_model(
@@ -170,9 +234,10 @@ class GraphBuilder:
         self.nodes.append(helper.make_node(op_type, inputs, outputs, name=f"{op_type}_{len(self.nodes)}", **attributes))
 
     def model(self, signature: Signature) -> onnx.ModelProto:
-        inputs = [value_info(spec) for spec in (*signature.inputs, *signature.states)]
+        inputs = [value_info(spec) for spec in (*signature.fed, *signature.states)]
         outputs = [value_info(spec) for spec in signature.outputs]
         outputs += [value_info(spec, spec.output) for spec in signature.states]
+        outputs += [value_info(spec, name) for name, spec in signature.initialisers.items()]
         graph = helper.make_graph(self.nodes, "model", inputs, outputs, self.constants)
         proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
         helper.set_model_props(proto, {"conveyor.signature": signature.to_json()})
@@ -279,6 +344,24 @@ class LanguageModel(Reference):
     def forward(self, tokens: Tensor, states: States) -> tuple[Tensor, States]:
         top, states = run_cells(self.cells, self.embedding(tokens), states)
         return self.projection(top), states
+
+
+class ContextModel(Reference):
+    def __init__(self, hidden_size: int, embedding_size: int, vocabulary_size: int, seed: int):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.embedding = nn.Embedding(vocabulary_size, embedding_size)
+            self.cells = nn.LSTM(embedding_size, hidden_size)
+            self.projection = nn.Linear(hidden_size, vocabulary_size, bias=False)
+            self.first = nn.Linear(3, hidden_size, bias=False)
+            self.lean = nn.Linear(3, vocabulary_size, bias=False)
+
+    def forward(self, tokens: Tensor, picture: Tensor, noise: Tensor) -> Tensor:
+        """All logits of a sequence from its beginning: there is no state to go on from."""
+        states = {"h": self.first(picture)[None], "c": torch.zeros(1, len(picture), self.cells.hidden_size)}
+        top, _ = run_cells(self.cells, self.embedding(tokens), states)
+        return self.projection(top) + self.lean(picture) + noise
 
 
 class FeatureModel(Reference):

@@ -9,9 +9,10 @@ import torch
 
 from conveyor.engine.core import Core
 from conveyor.engine.feeds import Results
+from conveyor.engine.initialiser import Initialiser
 from conveyor.engine.limits import Device, Limits, Provider
 from conveyor.engine.runner import Runner
-from conveyor.engine.work import Answer, Chunk, EndReason, Generation, OpenOptions, Sampling, Token, Want
+from conveyor.engine.work import Answer, Array, Chunk, EndReason, Generation, OpenOptions, Sampling, Token, Want
 from conveyor.errors import ConveyorError
 from conveyor.graph.model_file import ModelFile, model_from_proto
 
@@ -71,16 +72,17 @@ class ManualEngine:
             max_run_steps=min(self.limits.max_run_steps, graph.max_steps or self.limits.max_run_steps),
             max_batch=self.limits.max_batch if graph.can_batch else 1,
         )
+        self.initialiser = Initialiser(graph)
         self.sink = ListSink()
         self.now = 0.0
         self.batch_sizes: list[int] = []
 
-    def open(self, session_id: str, **options: Any) -> None:
-        self.core.table.open(OpenOptions(session_id=session_id, **options), self.now)
+    def open(self, session_id: str, contexts: dict[str, Array] | None = None, **options: Any) -> None:
+        start = self.initialiser.start(contexts or {})
+        self.core.table.open(OpenOptions(session_id=session_id, **options), self.now, start)
 
     def chunk(self, session_id: str, steps: Any, want: Want = NOTHING, **fields: Any) -> Chunk:
-        spec = self.model.signature.inputs[0]
-        inputs = {spec.name: np.asarray(steps, spec.dtype)}
+        inputs = {spec.name: np.asarray(steps, spec.dtype) for spec in self.model.signature.inputs}
         work = Chunk(session_id, inputs, want, fields.pop("sink", self.sink), **fields)
         self.core.accept(work, self.now)
         return work

@@ -45,17 +45,17 @@ def test_a_lone_model_needs_no_name(make: Callable[[str, int], Engine]) -> None:
     assert Engines([old, new]).of_model("", 1) is old
 
 
-def test_ids_are_unique_over_all_models(make: Callable[[str, int], Engine]) -> None:
+async def test_ids_are_unique_over_all_models(make: Callable[[str, int], Engine]) -> None:
     """An id that a session of any model has is refused, and leads to that session's engine."""
     first, second = make("a", 1), make("b", 1)
     engines = Engines([first, second])
-    engines.open("b", 0, OpenOptions(session_id="x"))
+    await engines.open("b", 0, OpenOptions(session_id="x"), {})
 
     assert engines.of_session("x") is second
     with pytest.raises(AlreadyExists):
-        engines.open("a", 0, OpenOptions(session_id="x"))
+        await engines.open("a", 0, OpenOptions(session_id="x"), {})
     with pytest.raises(NotFound):
         engines.of_session("y")
     second.close("x")
-    engines.open("a", 0, OpenOptions(session_id="x"))
+    await engines.open("a", 0, OpenOptions(session_id="x"), {})
     assert engines.of_session("x") is first

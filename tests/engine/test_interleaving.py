@@ -10,10 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conveyor.engine.noise import draw_noise
 from conveyor.engine.work import Answer, Chunk, EndReason, Generation, Sampling, Token, Want
 from conveyor.errors import Aborted, ConveyorError, RunFailed
 from tests.engine.harness import LOGITS, ManualEngine, alone
-from tests.models import make_model
+from tests.models import make_context_model, make_model
 
 VOCABULARY = 20
 SESSIONS = ("a", "b", "c", "d", "e")
@@ -40,19 +41,25 @@ def model_of(cell: str, num_layers: int) -> Any:
     return make_model(cell, num_layers, vocabulary_size=VOCABULARY, seed=3)
 
 
+@cache
+def context_model() -> Any:
+    return make_context_model(vocabulary_size=VOCABULARY, seed=3)
+
+
 @dataclass
 class Life:
     """What one session was told, by position; the engine's answers are checked against PyTorch at its end."""
 
     session_id: str
+    seed: int
     works: list[tuple[Chunk | Generation, int]] = field(default_factory=list)
 
 
 class Program:
     """Plays actions on an engine and keeps what each session was given."""
 
-    def __init__(self, cell: str, num_layers: int, **limits: Any) -> None:
-        proto, self.reference = model_of(cell, num_layers)
+    def __init__(self, model: Any, **limits: Any) -> None:
+        proto, self.reference = model
         self.engine = ManualEngine(proto, **limits)
         self.num_lives = 0
         self.lives: dict[str, Life] = {}
@@ -61,9 +68,16 @@ class Program:
 
     def open(self, name: str) -> None:
         self.num_lives += 1
-        life = Life(f"{name}-{self.num_lives}")
-        self.engine.open(life.session_id, seed=self.num_lives)
+        life = Life(f"{name}-{self.num_lives}", self.num_lives)
+        self.open_life(life)
         self.lives[name] = life
+
+    def open_life(self, life: Life) -> None:
+        self.engine.open(life.session_id, seed=life.seed)
+
+    def expected(self, life: Life, text: list[int]) -> np.ndarray:
+        """PyTorch's logits of this text alone."""
+        return alone(self.reference, text)
 
     def session(self, name: str) -> Any:
         return self.engine.core.table.get(self.lives[name].session_id)
@@ -131,7 +145,7 @@ class Program:
                 place(text, work, outcome, is_first=index == 0)
         assert sorted(text) == list(range(session.position)), "a hole, or steps that nobody was told of"
         if text:
-            logits = alone(self.reference, [text[position] for position in range(len(text))])
+            logits = self.expected(life, [text[position] for position in range(len(text))])
             for work, outcome in told:
                 check_outcome(work, outcome, logits, text)
 
@@ -146,6 +160,23 @@ class Program:
         assert self.engine.num_used_slots() == 0
         assert self.engine.core.num_waiting == 0
         assert len(self.engine.core.residence.store) == 0
+
+
+class ContextProgram(Program):
+    """The same with a picture for each session, and noise."""
+
+    @staticmethod
+    def picture(life: Life) -> np.ndarray:
+        return np.random.default_rng(life.seed).normal(size=3).astype(np.float32)
+
+    def open_life(self, life: Life) -> None:
+        self.engine.open(life.session_id, {"picture": self.picture(life)}, seed=life.seed)
+
+    def expected(self, life: Life, text: list[int]) -> np.ndarray:
+        spec, seeds = self.engine.model.signature.noises[0], np.array([life.seed], np.uint64)
+        noise = draw_noise(spec, 0, seeds, np.zeros(1, np.uint64), len(text))
+        picture = torch.from_numpy(self.picture(life))[None]
+        return self.reference(torch.tensor(text)[:, None], picture, torch.from_numpy(noise))[:, 0].numpy()
 
 
 def place(text: dict[int, int], work: Chunk | Generation, outcome: Answer | Token, *, is_first: bool) -> None:
@@ -192,10 +223,26 @@ def test_any_interleaving_equals_each_session_alone(
     cell: str, num_layers: int, is_padded: bool, program: list[Any], num_slots: int, max_batch: int
 ) -> None:
     """Chunks, generations, failures, cancellations and evictions of others never show in a session's answers."""
-    play = Program(cell, num_layers, is_padded=is_padded, num_slots=num_slots, max_batch=max_batch, max_run_steps=4)
+    limits = {"is_padded": is_padded, "num_slots": num_slots, "max_batch": max_batch, "max_run_steps": 4}
+    play = Program(model_of(cell, num_layers), **limits)
     for action in program:
         play.play(action)
     play.finish()
+
+
+@pytest.mark.parametrize("is_padded", [False, True])
+@settings(max_examples=40, deadline=None)
+@given(program=st.lists(actions, max_size=40), num_slots=st.integers(1, 2), max_batch=st.integers(2, 3))
+def test_contexts_and_noise_are_each_sessions_own(
+    is_padded: bool, program: list[Any], num_slots: int, max_batch: int
+) -> None:
+    """The same holds for sessions that start from their contexts and are given noise at each step."""
+    limits = {"is_padded": is_padded, "num_slots": num_slots, "max_batch": max_batch, "max_run_steps": 4}
+    play = ContextProgram(context_model(), **limits)
+    for action in program:
+        play.play(action)
+    play.finish()
+    assert play.engine.core.residence.num_free_contexts == num_slots + 2 * max_batch
 
 
 @settings(max_examples=25, deadline=None)

@@ -51,7 +51,7 @@ def run(residence: Residence, *sessions: Session) -> Batch:
 
 def test_a_job_writes_to_a_slot_of_its_own() -> None:
     """A running session has two slots: its state's, restored from the initial state at first, and its job's."""
-    residence, session = Residence(4, INITIAL), session_of("a")
+    residence, session = Residence(4, 4, INITIAL), session_of("a")
     batch = take_in(residence, session)
     before, written = session.slot, batch.jobs[0].slot
 
@@ -65,7 +65,7 @@ def test_a_job_writes_to_a_slot_of_its_own() -> None:
 
 def test_the_least_recently_used_leave_first() -> None:
     """The session that ran longest ago is spilled; running again saves a session."""
-    residence = Residence(4, INITIAL)
+    residence = Residence(4, 4, INITIAL)
     first, second, third, new = (session_of(name) for name in ("a", "b", "c", "d"))
     for session in (first, second, third, first):
         run(residence, session)
@@ -78,7 +78,7 @@ def test_the_least_recently_used_leave_first() -> None:
 
 def test_sessions_with_work_leave_last() -> None:
     """A session with waiting work stays while one without can leave, however long ago it ran."""
-    residence = Residence(4, INITIAL)
+    residence = Residence(4, 4, INITIAL)
     sessions = [session_of(name) for name in ("a", "b", "c")]
     for session in sessions:
         run(residence, session)
@@ -90,7 +90,7 @@ def test_sessions_with_work_leave_last() -> None:
 
 def test_running_and_half_done_sessions_never_leave() -> None:
     """A session that is running, or half way through a chunk, cannot be spilled; then others must wait."""
-    residence, session, other = Residence(3, INITIAL), session_of("a"), session_of("b")
+    residence, session, other = Residence(3, 3, INITIAL), session_of("a"), session_of("b")
     batch = take_in(residence, session)
     session.is_running = True
     give_work(other)
@@ -106,7 +106,7 @@ def test_running_and_half_done_sessions_never_leave() -> None:
 
 def test_who_is_admitted_is_no_victim() -> None:
     """Sessions of one batch do not take each other's slots, and a victim is not admitted to its own batch."""
-    residence = Residence(4, INITIAL)
+    residence = Residence(4, 4, INITIAL)
     old, new, newer = (session_of(name) for name in ("a", "b", "c"))
     for session in (old, new, newer):
         run(residence, session)
@@ -120,7 +120,7 @@ def test_who_is_admitted_is_no_victim() -> None:
 
 def test_a_spilled_state_comes_back() -> None:
     """A session that was spilled is restored with the rows that were read out of its slot, which are then dropped."""
-    residence, first, second = Residence(2, INITIAL), session_of("a"), session_of("b")
+    residence, first, second = Residence(2, 2, INITIAL), session_of("a"), session_of("b")
     run(residence, first)
     slot = first.slot
     run(residence, second)
@@ -137,7 +137,7 @@ class World:
     """Sessions, a residence, and an arena in which each row is the history of who wrote to it."""
 
     def __init__(self, num_slots: int) -> None:
-        self.residence = Residence(num_slots, INITIAL)
+        self.residence = Residence(num_slots, num_slots, INITIAL)
         self.arena: dict[int, Array] = {}
         self.sessions: list[Session] = []
         self.expected: dict[Session, int] = {}

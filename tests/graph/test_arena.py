@@ -39,8 +39,8 @@ def test_pack_states() -> None:
     assert (floats.name, floats.width, floats.row_bytes) == (ARENA, 11, 44)
     assert [(part.name, part.offset, part.size) for part in floats.layouts] == [("h", 0, 6), ("c", 6, 4), ("d", 10, 1)]
     assert (counts.name, counts.width, counts.row_bytes) == ("conveyor.arena.int64", 1, 8)
-    np.testing.assert_array_equal(floats.initial_row(), np.float32([1, 2, 3, 4, 5, 6, 0, 0, 0, 0, 8]))
-    np.testing.assert_array_equal(counts.initial_row(), [7])
+    np.testing.assert_array_equal(floats.row({}), np.float32([1, 2, 3, 4, 5, 6, 0, 0, 0, 0, 8]))
+    np.testing.assert_array_equal(counts.row({}), [7])
 
 
 @settings(deadline=None, max_examples=60)

@@ -16,7 +16,7 @@ from onnx import ModelProto, helper, numpy_helper
 from conveyor.graph.errors import ModelError
 from conveyor.graph.model_file import model_from_proto, read_model
 from conveyor.graph.serving import Scatter, build_serving_graph
-from conveyor.signature import Axis, OutputSpec, Signature, StateSpec, TensorSpec
+from conveyor.signature import Axis, ContextSpec, NoiseSpec, OutputSpec, Signature, StateSpec, TensorSpec
 from tests import models
 
 
@@ -225,7 +225,8 @@ STATE = Axis(batch=1)
             OutputSpec("logits", "float16", (20,), TOKENS),
             "output logits: the signature says float16, the gr",
         ),
-        ("contexts", TensorSpec("image", "float32", (3,)), "context image: contexts are not served yet"),
+        ("contexts", ContextSpec("image", "float32", (3,)), "input image: the signature names it, but the graph has"),
+        ("noises", NoiseSpec("eps", "float32", (3,), TOKENS), "input eps: the signature names it, but the graph has"),
     ],
 )
 def test_signature_that_differs(role: str, spec: TensorSpec, words: str) -> None:

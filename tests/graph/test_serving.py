@@ -27,7 +27,7 @@ class Server:
         self.reference = reference
         self.session = ort.InferenceSession(serving.proto.SerializeToString(), providers=["CPUExecutionProvider"])
         self.binding = self.session.io_binding()
-        rows = serving.initial_rows()
+        rows = serving.state_rows({})
         self.arenas = {arena.name: np.tile(rows[arena.name], (NUM_ROWS, 1)) for arena in serving.arenas}
         self.values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in self.arenas.items()}
         for arena in serving.arenas:
@@ -221,4 +221,5 @@ def test_batch_dependent_ops() -> None:
     proto, _ = models.make_model()
     assert make_serving(proto).batch_dependent_ops == ()
     proto.graph.node.append(onnx.helper.make_node("DynamicQuantizeLinear", ["logits"], ["q", "scale", "zero"]))
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("q", onnx.TensorProto.UINT8, ["T", "B", 20]))
     assert make_serving(proto).batch_dependent_ops == ("DynamicQuantizeLinear",)

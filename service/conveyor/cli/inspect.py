@@ -57,7 +57,7 @@ def describe_served(model: Model) -> str:
     vocabulary = f"{len(model.vocabulary)} tokens" if model.vocabulary else "none"
     tensors = [
         (role, info.name, info.dtype, str(list(info.shape)))
-        for role in ("inputs", "states", "outputs", "contexts")
+        for role in ("inputs", "noises", "states", "outputs", "contexts")
         for info in getattr(model, role)
     ]
     kinds = Counter(role for role, *_ in tensors)
@@ -66,6 +66,7 @@ def describe_served(model: Model) -> str:
             f"{model.name}, version {model.version}",
             f"  fingerprint  {model.fingerprint}",
             f"  state        {format_bytes(model.state_bytes)} per session in {kinds['states']} tensors",
+            f"  context      {format_bytes(model.context_bytes)} per session",
             f"  vocabulary   {vocabulary}",
             "",
             format_table(("ROLE", "NAME", "DTYPE", "SHAPE"), [(row[0].rstrip("s"), *row[1:]) for row in tensors], "  "),

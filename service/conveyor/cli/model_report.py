@@ -11,7 +11,7 @@ from conveyor.engine.ort import make_session, node_placement
 from conveyor.graph.model_file import ModelFile, read_model
 from conveyor.graph.placement import CUDA, NodePlacement, cuda_placement
 from conveyor.graph.serving import Scatter, ServingGraph, build_serving_graph
-from conveyor.signature import Axis, TensorSpec
+from conveyor.signature import Axis, StateSpec, TensorSpec
 
 MAX_CELL = 90
 
@@ -44,6 +44,7 @@ def _summary(path: Path, model: ModelFile) -> str:
             f"  fingerprint  {model.fingerprint}",
             f"  weights      {format_bytes(weights)}",
             f"  state        {format_bytes(model.signature.state_bytes)} per session",
+            f"  context      {format_bytes(model.signature.context_bytes)} per session",
             f"  vocabulary   {vocabulary}",
         )
     )
@@ -53,9 +54,10 @@ def _tensors(model: ModelFile) -> str:
     signature = model.signature
     rows = [
         *(_row("input", each) for each in signature.inputs),
-        *(_row("state", each, f"-> {each.output}") for each in signature.states),
+        *(_row("noise", each, each.distribution) for each in signature.noises),
+        *(_row("state", each, _state_note(each)) for each in signature.states),
         *(_row("output", each, "scores the vocabulary" if each.is_logits else "") for each in signature.outputs),
-        *(_row("context", each) for each in signature.contexts),
+        *(_row("context", each, _first(each.initialiser)) for each in signature.contexts),
     ]
     return format_table(("ROLE", "NAME", "DTYPE", "SHAPE", "AXES", "BYTES", ""), rows, "  ")
 
@@ -63,6 +65,14 @@ def _tensors(model: ModelFile) -> str:
 def _row(role: str, spec: TensorSpec, note: str = "") -> tuple[str, ...]:
     shape = str(list(spec.shape))
     return (role, spec.name, spec.dtype, shape, _axes(spec.axis), str(spec.num_bytes), note)
+
+
+def _state_note(spec: StateSpec) -> str:
+    return f"-> {spec.output}{'; ' + _first(spec.initialiser) if spec.initialiser else ''}"
+
+
+def _first(initialiser: str) -> str:
+    return f"computed once as {initialiser}" if initialiser else ""
 
 
 def _axes(axis: Axis) -> str:

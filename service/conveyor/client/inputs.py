@@ -11,7 +11,8 @@ from conveyor.client.tensor import Tensor
 from conveyor.v1 import step_pb2
 
 Tokens: TypeAlias = str | int | Sequence[int]
-# Text or tokens for a language model; else arrays `[steps, ...]` (numpy's, Tensors or nested lists), by input name.
+# Text or tokens for a language model; the number of steps for a model that takes no inputs; else arrays
+# `[steps, ...]` (numpy's, Tensors or nested lists), by input name.
 Inputs: TypeAlias = Any
 
 
@@ -46,10 +47,18 @@ def chunk_from(session_id: str, data: Inputs, model: Model) -> tuple[step_pb2.Ch
             return step_pb2.Chunk(session_id=session_id, tokens=tokens), len(tokens)
         except (TypeError, ValueError) as error:
             raise InvalidArgument(f"tokens: {error}", field="tokens") from None
+    if not model.inputs:
+        return _steps_from(session_id, data)
     tensors = _tensors(data, model)
     num_steps = next((tensor.shape[0] for tensor in tensors.values() if tensor.shape), 0)
     inputs = {name: tensor.to_message() for name, tensor in tensors.items()}
     return step_pb2.Chunk(session_id=session_id, inputs=inputs), num_steps
+
+
+def _steps_from(session_id: str, data: Inputs) -> tuple[step_pb2.Chunk, int]:
+    if not isinstance(data, int):
+        raise InvalidArgument("num_steps: the model takes no inputs; give the number of steps", field="num_steps")
+    return message_from(step_pb2.Chunk, session_id=session_id, num_steps=data), data
 
 
 def _tensors(data: Inputs, model: Model) -> dict[str, Tensor]:

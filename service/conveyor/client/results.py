@@ -92,9 +92,11 @@ class Model:
     states: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     contexts: tuple[TensorInfo, ...]
+    noises: tuple[TensorInfo, ...]
     logits: str | None
     vocabulary: Vocabulary | None
     state_bytes: int
+    context_bytes: int
 
     @property
     def takes_tokens(self) -> bool:
@@ -170,9 +172,11 @@ def model_from(message: model_pb2.Model) -> Model:
         states=_tensors(signature.states),
         outputs=_tensors(signature.outputs),
         contexts=_tensors(signature.contexts),
+        noises=_tensors(signature.noises),
         logits=signature.logits or None,
         vocabulary=Vocabulary(message.vocabulary) if message.vocabulary else None,
         state_bytes=message.state_bytes,
+        context_bytes=message.context_bytes,
     )
 
 

@@ -59,7 +59,7 @@ class Session:
         last_only: bool = False,
         timeout: float | None = None,
     ) -> StepResult:
-        """Consumes text, tokens or arrays `[steps, ...]`, all of it or none.
+        """Consumes text, tokens or arrays `[steps, ...]`, all or none; so many steps of a model without inputs.
 
         Answers with the named outputs and the `top_k` highest-scoring tokens of each step, or of the last alone.
         `timeout` is in seconds, by default the client's.

@@ -1,4 +1,4 @@
-"""The device tensors that hold the states of all resident sessions, one row each."""
+"""The device tensors that hold states or contexts of all resident sessions, one row each."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -15,7 +15,10 @@ from conveyor.store.memory import Rows
 
 
 class ArenaStore(Protocol):
-    """All arenas of a model. `values` are bound to a run as input and output both, so that it updates them in place."""
+    """All arenas of a model's states, or of its contexts.
+
+    `values` are bound to a run: those of states as input and output both, so that it updates them in place.
+    """
 
     values: dict[str, onnxruntime.OrtValue]
 

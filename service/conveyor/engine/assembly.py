@@ -6,10 +6,11 @@ import numpy as np
 
 from conveyor.engine.feeds import Feeds, Ints, Results, SampleFeeds, ScoreFeeds, TopFeeds
 from conveyor.engine.job import ChunkJob, GenerationJob
+from conveyor.engine.noise import draw_noise
 from conveyor.engine.sampler import uniforms
 from conveyor.engine.scheduler import Batch
 from conveyor.engine.work import Array
-from conveyor.signature import Signature, TensorSpec
+from conveyor.signature import NoiseSpec, Signature, TensorSpec
 
 
 @dataclass(slots=True)
@@ -29,6 +30,7 @@ class Assembler:
     def __init__(self, signature: Signature) -> None:
         self._signature = signature
         self._token_input = signature.inputs[0] if signature.takes_tokens else None
+        self._has_contexts = bool(signature.contexts)
         axis = signature.logits.axis if signature.logits else None
         self._is_batch_major = axis is not None and axis.time is not None and (axis.batch or 0) < axis.time
 
@@ -43,15 +45,22 @@ class Assembler:
             np.array([job.slot for job in batch.jobs], np.int64),
             spill_slots=[session.slot for session in batch.spills],
             restores=[(session.slot, rows) for session, rows in batch.restores],
+            contexts=[(session.context_slot, session.contexts or {}) for session in batch.contexts],
         )
+        if self._has_contexts:
+            feeds.context_slots = np.array([job.session.context_slot for job in batch.jobs], np.int64)
         assembly = Assembly(feeds)
         self._plan(batch, assembly)
         return assembly
 
     def _inputs(self, batch: Batch) -> dict[str, Array]:
         if self._token_input is None:
-            return {spec.name: to_layout(_stacked(batch, spec), spec) for spec in self._signature.inputs}
-        return {self._token_input.name: to_layout(_tokens(batch), self._token_input)}
+            inputs = {spec.name: to_layout(_stacked(batch, spec), spec) for spec in self._signature.inputs}
+        else:
+            inputs = {self._token_input.name: to_layout(_tokens(batch), self._token_input)}
+        for number, noise in enumerate(self._signature.noises):
+            inputs[noise.name] = to_layout(_drawn(batch, noise, number), noise)
+        return inputs
 
     def _plan(self, batch: Batch, assembly: Assembly) -> None:
         """Names the rows of the flattened logits that each head must look at."""
@@ -183,6 +192,12 @@ def _stacked(batch: Batch, spec: TensorSpec) -> Array:
         if isinstance(job, ChunkJob):
             steps[:length, column] = job.chunk.inputs[spec.name][job.num_done : job.num_done + length]
     return steps
+
+
+def _drawn(batch: Batch, spec: NoiseSpec, number: int) -> Array:
+    seeds = np.array([job.session.seed for job in batch.jobs], np.uint64)
+    first_steps = np.array([job.session.num_run + job.num_done for job in batch.jobs], np.uint64)
+    return draw_noise(spec, number, seeds, first_steps, batch.num_steps)
 
 
 def _sample_feeds(rows: list[int], jobs: list[GenerationJob]) -> SampleFeeds:

@@ -11,7 +11,7 @@ from conveyor.engine.arena import ArenaStore
 from conveyor.engine.buckets import fill_buffers, make_buffers, step_shape
 from conveyor.engine.feeds import Feeds
 from conveyor.engine.work import Array
-from conveyor.graph import LENGTHS, READ_SLOTS, WRITE_SLOTS, ServingGraph
+from conveyor.graph import CONTEXT_SLOTS, LENGTHS, READ_SLOTS, WRITE_SLOTS, ServingGraph
 
 Where = tuple[str, int]  # device name and number, as ONNX Runtime takes them
 
@@ -27,14 +27,20 @@ class FreeBinding:
     """Any number of sessions and steps: inputs are bound where they lie, outputs are allocated by the run."""
 
     def __init__(
-        self, session: onnxruntime.InferenceSession, graph: ServingGraph, arenas: ArenaStore, where: Where
+        self,
+        session: onnxruntime.InferenceSession,
+        graph: ServingGraph,
+        arenas: ArenaStore,
+        contexts: ArenaStore,
+        where: Where,
     ) -> None:
         self._session = session
         self._is_ragged = graph.is_ragged
+        self._has_contexts = bool(graph.contexts)
         self._arenas = arenas
         self._where = where
         self._binding = session.io_binding()
-        for name, value in arenas.values.items():
+        for name, value in (arenas.values | contexts.values).items():
             self._binding.bind_ortvalue_input(name, value)
 
     def run(self, feeds: Feeds, outputs: list[str]) -> dict[str, onnxruntime.OrtValue]:
@@ -45,6 +51,8 @@ class FreeBinding:
             binding.bind_cpu_input(LENGTHS, feeds.lengths)
         binding.bind_cpu_input(READ_SLOTS, feeds.read_slots)
         binding.bind_cpu_input(WRITE_SLOTS, feeds.write_slots[:, np.newaxis])
+        if self._has_contexts:
+            binding.bind_cpu_input(CONTEXT_SLOTS, feeds.context_slots)
         binding.clear_binding_outputs()
         for name in outputs:
             binding.bind_output(name, *self._where)
@@ -68,6 +76,7 @@ class FixedBindings:
         session: onnxruntime.InferenceSession,
         graph: ServingGraph,
         arenas: ArenaStore,
+        contexts: ArenaStore,
         where: Where,
         sizes: Sequence[int],
         first_scratch: int,
@@ -76,8 +85,8 @@ class FixedBindings:
         self._signature = graph.signature
         self._first_scratch = first_scratch
         self._is_on_host = where[0] == "cpu"
-        self._names = {node.name for node in session.get_inputs()} - set(arenas.values)
-        bound = {size: self._bind(size, arenas, where) for size in sizes}
+        self._names = {node.name for node in session.get_inputs()} - arenas.values.keys() - contexts.values.keys()
+        bound = {size: self._bind(size, arenas, contexts, where) for size in sizes}
         self._sizes = [next(bound[size] for size in sizes if size >= count) for count in range(max(sizes) + 1)]
 
     @property
@@ -94,13 +103,13 @@ class FixedBindings:
         self._session.run_with_iobinding(bound.binding)
         return bound.outputs
 
-    def _bind(self, size: int, arenas: ArenaStore, where: Where) -> "_Bound":
+    def _bind(self, size: int, arenas: ArenaStore, contexts: ArenaStore, where: Where) -> "_Bound":
         buffers = make_buffers(self._signature, size)
         value_of = onnxruntime.OrtValue.ortvalue_from_numpy
         inputs = {name: value_of(buffers[name], *where) for name in self._names}
         outputs = {s.name: value_of(np.zeros(step_shape(s, size), s.dtype), *where) for s in self._signature.outputs}
         binding = self._session.io_binding()
-        for name, value in (inputs | arenas.values).items():
+        for name, value in (inputs | arenas.values | contexts.values).items():
             binding.bind_ortvalue_input(name, value)
         for name, value in (outputs | {f"{name}.out": value for name, value in arenas.values.items()}).items():
             binding.bind_ortvalue_output(name, value)

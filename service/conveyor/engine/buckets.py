@@ -4,7 +4,7 @@ import numpy as np
 
 from conveyor.engine.feeds import Feeds
 from conveyor.engine.work import Array
-from conveyor.graph import LENGTHS, READ_SLOTS, WRITE_SLOTS
+from conveyor.graph import CONTEXT_SLOTS, LENGTHS, READ_SLOTS, WRITE_SLOTS
 from conveyor.signature import Signature, TensorSpec
 
 
@@ -15,10 +15,12 @@ def bucket_sizes(max_batch: int) -> tuple[int, ...]:
 
 def make_buffers(signature: Signature, size: int) -> dict[str, Array]:
     """The serving graph's inputs, but for the arenas, for one step of `size` sessions."""
-    buffers: dict[str, Array] = {s.name: np.zeros(step_shape(s, size), s.dtype) for s in signature.inputs}
+    buffers: dict[str, Array] = {s.name: np.zeros(step_shape(s, size), s.dtype) for s in signature.timed}
     buffers[LENGTHS] = np.ones(size, np.int32)
     buffers[READ_SLOTS] = np.zeros(size, np.int64)
     buffers[WRITE_SLOTS] = np.zeros((size, 1), np.int64)
+    if signature.contexts:
+        buffers[CONTEXT_SLOTS] = np.zeros(size, np.int64)
     return buffers
 
 
@@ -29,13 +31,16 @@ def fill_buffers(buffers: dict[str, Array], feeds: Feeds, signature: Signature, 
     undefined. Its length is 1, because a length of 0 makes the recurrent kernels zero the state.
     """
     count, size = len(feeds.read_slots), len(buffers[READ_SLOTS])
-    for spec in signature.inputs:
+    for spec in signature.timed:
         if spec.axis.batch is None or count == size:
             buffers[spec.name][...] = feeds.inputs[spec.name]
         else:
             buffers[spec.name][(slice(None),) * spec.axis.batch + (slice(count),)] = feeds.inputs[spec.name]
     buffers[READ_SLOTS][:count] = feeds.read_slots
     buffers[WRITE_SLOTS][:count, 0] = feeds.write_slots
+    if signature.contexts:
+        buffers[CONTEXT_SLOTS][:count] = feeds.context_slots
+        buffers[CONTEXT_SLOTS][count:] = 0
     if count < size:
         buffers[READ_SLOTS][count:] = 0
         buffers[WRITE_SLOTS][count:, 0] = range(first_scratch, first_scratch + size - count)

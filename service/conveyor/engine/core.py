@@ -53,7 +53,9 @@ class Core:
         self._scheduler = Scheduler(max_batch, max_run_steps, is_ragged=is_ragged)
         self.table = SessionTable(limits)
         # A run writes to spare slots, so there must be a batch of them beyond those that hold sessions.
-        self.residence = Residence(limits.num_slots + max_batch, initial)
+        num_slots = limits.num_slots + max_batch
+        # A session that leaves has its contexts in the arena until the run that it leaves by is over.
+        self.residence = Residence(num_slots, num_slots + max_batch, initial)
         self.num_waiting = 0
         self._num_running = 0  # sessions in batches that have not come back
         self.outcomes: list[Outcome] = []

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from queue import SimpleQueue
 from threading import Thread
 
@@ -14,12 +14,25 @@ import numpy as np
 from conveyor.engine.assembly import Assembly
 from conveyor.engine.core import Core
 from conveyor.engine.feeds import Results
+from conveyor.engine.initialiser import Initialiser
 from conveyor.engine.limits import Device, EngineStats, Limits
 from conveyor.engine.runner import Runner
 from conveyor.engine.scheduler import Batch
 from conveyor.engine.session import Session
-from conveyor.engine.work import BatchRecord, Chunk, EndReason, Generation, Observer, OpenOptions, SessionView, Sink
-from conveyor.errors import InvalidArgument, ResourceExhausted, Unavailable
+from conveyor.engine.table import ALIKE
+from conveyor.engine.work import (
+    Array,
+    BatchRecord,
+    Chunk,
+    EndReason,
+    Generation,
+    Observer,
+    OpenOptions,
+    SessionView,
+    Sink,
+    Start,
+)
+from conveyor.errors import ResourceExhausted, Unavailable
 from conveyor.graph.model_file import ModelFile
 
 log = logging.getLogger("conveyor.engine")
@@ -45,6 +58,8 @@ class Engine:
         graph = self.runner.graph
         max_batch = limits.max_batch if graph.can_batch else 1
         self.runner.warm_up(max_batch)
+        self._initialiser = Initialiser(graph)
+        self._initialiser.warm_up()
         self._core = Core(
             model.signature,
             limits,
@@ -69,20 +84,28 @@ class Engine:
         self._thread.start()
         self._expiry = self._loop.create_task(self._expire_forever())
 
-    def open(self, options: OpenOptions) -> SessionView:
-        """Opens a session in the model's initial state.
+    async def start_of(self, contexts: Mapping[str, Array]) -> Start:
+        """What these contexts, without a batch axis, make of a session that is to be opened.
 
         Raises:
-            InvalidArgument: a context that the model does not take.
+            InvalidArgument: one is missing, unknown or malformed.
+        """
+        self._initialiser.check(contexts)
+        if not contexts:
+            return ALIKE
+        return await asyncio.to_thread(self._initialiser.start, contexts)
+
+    def open(self, options: OpenOptions, start: Start = ALIKE) -> SessionView:
+        """Opens a session in the model's initial state, or in the one that its contexts give it.
+
+        Raises:
             AlreadyExists: the id is in use.
             ResourceExhausted: as many sessions are open as may be.
             Unavailable: the server is draining.
         """
         self._check_draining()
-        for name in options.contexts:  # models that take one are refused at load
-            raise InvalidArgument(f"contexts[{name}]", f"model {self.name} takes no such context")
         try:
-            session = self._core.table.open(options, time.monotonic())
+            session = self._core.table.open(options, time.monotonic(), start)
         except ResourceExhausted as error:
             self._observer.work_refused(error.reason)
             raise

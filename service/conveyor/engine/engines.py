@@ -1,9 +1,9 @@
 """All loaded models: which engine a model name or a session id leads to."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from conveyor.engine.work import OpenOptions, SessionView
+from conveyor.engine.work import Array, OpenOptions, SessionView
 from conveyor.errors import AlreadyExists, NotFound
 
 if TYPE_CHECKING:
@@ -58,13 +58,16 @@ class Engines:
                 return engine
         raise NotFound(f"session {session_id!r} is unknown, expired or closed")
 
-    def open(self, model_name: str, version: int, options: OpenOptions) -> SessionView:
+    async def open(
+        self, model_name: str, version: int, options: OpenOptions, contexts: Mapping[str, Array]
+    ) -> SessionView:
         """Opens a session; its id is unique over all models.
 
         Raises:
-            NotFound: the model; AlreadyExists: the id; and whatever `Engine.open` raises.
+            NotFound: the model; AlreadyExists: the id; and whatever `Engine.start_of` and `Engine.open` raise.
         """
         engine = self.of_model(model_name, version)
+        start = await engine.start_of(contexts)
         if options.session_id is not None and any(options.session_id in other for other in self._engines):
             raise AlreadyExists(f"session {options.session_id!r} is open")
-        return engine.open(options)
+        return engine.open(options, start)

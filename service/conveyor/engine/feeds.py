@@ -42,9 +42,11 @@ class SampleFeeds:
 
 @dataclass(slots=True)
 class Feeds:
-    """One run. `inputs` are in the graph's own layout; a session reads `read_slots[i]` and writes `write_slots[i]`.
+    """One run. `inputs`, noises among them, are in the graph's own layout.
 
-    Before the run, the rows of `spill_slots` are read out and those of `restores` (slot, rows by arena) written.
+    A session reads `read_slots[i]`, writes `write_slots[i]` and, if the model has contexts, has them in
+    `context_slots[i]`. Before the run, the rows of `spill_slots` are read out, and those of `restores` and `contexts`
+    (slot, rows by arena) written.
     """
 
     num_steps: int
@@ -56,8 +58,10 @@ class Feeds:
     top: TopFeeds | None = None
     score: ScoreFeeds | None = None
     sample: SampleFeeds | None = None
+    context_slots: Ints | None = None
     spill_slots: list[int] = field(default_factory=list)
     restores: list[tuple[int, dict[str, Array]]] = field(default_factory=list)
+    contexts: list[tuple[int, dict[str, Array]]] = field(default_factory=list)
 
 
 @dataclass(slots=True)

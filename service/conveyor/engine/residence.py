@@ -16,8 +16,9 @@ from conveyor.store.memory import MemoryStore, Rows
 class Residence:
     """Slots of all sessions of a model, and the store of those that have none."""
 
-    def __init__(self, num_slots: int, initial: Rows) -> None:
+    def __init__(self, num_slots: int, num_context_slots: int, initial: Rows) -> None:
         self.slots = SlotPool(num_slots)
+        self._context_slots = SlotPool(num_context_slots)
         self.store = MemoryStore()
         self._initial = initial
         self._resident: dict[Session, None] = {}  # least recently used first
@@ -25,6 +26,10 @@ class Residence:
     @property
     def num_resident(self) -> int:
         return len(self._resident)
+
+    @property
+    def num_free_contexts(self) -> int:
+        return self._context_slots.num_free
 
     def has_room(self, num_sessions: int) -> bool:
         """True if any so many sessions can run without another leaving."""
@@ -55,9 +60,12 @@ class Residence:
             if not session.slot:
                 session.slot = self._take(batch, victims)
                 stored = self.store.get(session.session_id)
-                batch.restores.append((session, stored or self._initial))
+                batch.restores.append((session, stored or session.initial or self._initial))
                 batch.num_returning += stored is not None
                 self._resident[session] = None
+                if session.contexts is not None:
+                    session.context_slot = self._context_slots.take()
+                    batch.contexts.append(session)
             if not job.slot:
                 job.slot = self._take(batch, victims)
 
@@ -74,6 +82,7 @@ class Residence:
         """After a run: its victims' states are in the store, its restored sessions' no longer."""
         self._leave(batch, spilled)
         for session, _ in batch.restores:
+            session.initial = None
             self.store.drop(session.session_id)
 
     def revoke(self, batch: Batch, spilled: list[Rows]) -> None:
@@ -89,11 +98,11 @@ class Residence:
         for session, _ in batch.restores:
             self._give_unless(kept, session.slot)
             session.slot = 0
-            self._resident.pop(session, None)
+            self._leave_arena(session)
 
     def _leave(self, batch: Batch, spilled: list[Rows]) -> None:
         for victim, rows in zip(batch.spills, spilled, strict=True):
-            self._resident.pop(victim, None)
+            self._leave_arena(victim)
             victim.slot = 0
             victim.is_running = False
             if victim.is_open:
@@ -126,8 +135,14 @@ class Residence:
         if session.slot:
             self.slots.give(session.slot)
             session.slot = 0
-        self._resident.pop(session, None)
+        self._leave_arena(session)
         self.store.drop(session.session_id)
+
+    def _leave_arena(self, session: Session) -> None:
+        self._resident.pop(session, None)
+        if session.context_slot:
+            self._context_slots.give(session.context_slot)
+            session.context_slot = 0
 
 
 class Plan:

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from math import isqrt
 from time import perf_counter
 
-import numpy as np
-
 from conveyor.engine.arena import ArenaStore, DeviceArenas, HostArenas
 from conveyor.engine.assembly import from_layout
 from conveyor.engine.binding import Binding, FixedBindings, FreeBinding
@@ -16,7 +14,7 @@ from conveyor.engine.limits import Device
 from conveyor.engine.ort import Placement, make_session, node_placement, report_nodes_off_cuda, resolve
 from conveyor.engine.threads import run_threads
 from conveyor.engine.warm_up import warm_up_feeds
-from conveyor.graph.arena import Scatter, check_arena_size
+from conveyor.graph.arena import Arena, Scatter, check_arena_size
 from conveyor.graph.errors import ModelError
 from conveyor.graph.model_file import ModelFile
 from conveyor.graph.serving import build_serving_graph
@@ -52,9 +50,12 @@ class Runner:
         self._heads = Heads(self._logits.dtype, device) if self._logits else None
         is_padded = self.is_cuda if is_padded is None else is_padded
         sizes = self._fixed_sizes(max_batch, is_padded=is_padded)
-        self._arenas = self._make_arenas(num_rows + (max(sizes) if is_padded else 0), device)
-        self._free = FreeBinding(self._session, self.graph, self._arenas, where)
-        self._fixed = FixedBindings(self._session, self.graph, self._arenas, where, sizes, num_rows)
+        self._arena_rows = num_rows + (max(sizes) if is_padded else 0)
+        self._arenas = self._make_arenas(self.graph.arenas, self._arena_rows, device)
+        self._context_rows = num_rows + max_batch
+        self._contexts = self._make_arenas(self.graph.contexts, self._context_rows, device)
+        self._free = FreeBinding(self._session, self.graph, self._arenas, self._contexts, where)
+        self._fixed = FixedBindings(self._session, self.graph, self._arenas, self._contexts, where, sizes, num_rows)
 
     def _fixed_sizes(self, max_batch: int, *, is_padded: bool) -> Sequence[int]:
         if not self.graph.can_batch:
@@ -64,22 +65,23 @@ class Runner:
         step_bytes = sum(spec.num_bytes for spec in self.graph.signature.outputs)
         return range(1, max(1, min(max_batch, EXACT_SIZES, isqrt(2 * EXACT_BYTES // step_bytes))) + 1)
 
-    def _make_arenas(self, num_rows: int, device: Device) -> ArenaStore:
-        self._arena_rows = num_rows
+    def _make_arenas(self, arenas: Sequence[Arena], num_rows: int, device: Device) -> ArenaStore:
         if not self.is_cuda:
-            return HostArenas(self.graph.arenas, num_rows)
-        for arena in self.graph.arenas:
+            return HostArenas(arenas, num_rows)
+        for arena in arenas:
             check_arena_size(arena, num_rows)
-        return DeviceArenas(self.graph.arenas, num_rows, device, Scatter.ELEMENTS)
+        return DeviceArenas(arenas, num_rows, device, Scatter.ELEMENTS)
 
     @property
     def arena_bytes(self) -> int:
         """Bytes of all arenas."""
-        return sum(self._arena_rows * arena.width * np.dtype(arena.dtype).itemsize for arena in self.graph.arenas)
+        states = sum(arena.row_bytes for arena in self.graph.arenas)
+        contexts = sum(arena.row_bytes for arena in self.graph.contexts)
+        return self._arena_rows * states + self._context_rows * contexts
 
     def initial_rows(self) -> Rows:
-        """A new session's state, by arena."""
-        return self.graph.initial_rows()
+        """The state of a new session, by arena, as far as no initialiser gives it."""
+        return self.graph.state_rows({})
 
     def placement(self) -> list[Placement]:
         """Where each node of the serving graph runs."""
@@ -113,6 +115,9 @@ class Runner:
         if feeds.restores:
             slots, rows = zip(*feeds.restores, strict=True)
             self._arenas.write(slots, rows)
+        if feeds.contexts:
+            slots, rows = zip(*feeds.contexts, strict=True)
+            self._contexts.write(slots, rows)
         is_fixed = feeds.num_steps == 1 and len(feeds.read_slots) <= self._fixed.max_batch
         binding: Binding = self._fixed if is_fixed else self._free
         outputs = binding.run(feeds, self._outputs_of(feeds))

@@ -22,7 +22,8 @@ class Batch:
     num_steps: int
     spills: list[Session] = field(default_factory=list)  # whose slots others take, once their states are read out
     restores: list[tuple[Session, Rows]] = field(default_factory=list)  # who comes in, with what state
-    num_returning: int = 0  # of those, the ones that had been spilled
+    contexts: list[Session] = field(default_factory=list)  # whose contexts come in with them
+    num_returning: int = 0  # of those that come in, the ones that had been spilled
 
     def __len__(self) -> int:
         return len(self.jobs)

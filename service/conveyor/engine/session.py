@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from conveyor.engine.work import Answer, Array, Sink, Want
+from conveyor.store.memory import Rows
 
 if TYPE_CHECKING:
     from conveyor.engine.job import Job
@@ -36,6 +37,9 @@ class Session:
     lifetime_ends: float
     last_used: float
     slot: int = 0
+    context_slot: int = 0  # row of the arena of contexts, while the state is in the arena
+    contexts: Rows | None = None  # those rows, for as long as the session lives
+    initial: Rows | None = None  # the state that an initialiser gave it, until a run has taken it
     position: int = 0
     pending: int | None = None
     jobs: "deque[Job]" = field(default_factory=deque)
@@ -46,6 +50,11 @@ class Session:
     kept: tuple[Kept, ...] = ()  # answers that it may not have, oldest first
     seen: deque[int] | None = None  # its latest tokens, for repetition penalties; from its first generation on
     sink: Sink | None = None  # the stream that stepped it last: hears when the session ends
+
+    @property
+    def num_run(self) -> int:
+        """Steps that its state has seen; the pending token's is still to run."""
+        return self.position - (self.pending is not None)
 
     @property
     def expires(self) -> float:

@@ -7,8 +7,10 @@ from itertools import count
 
 from conveyor.engine.limits import Limits
 from conveyor.engine.session import Session
-from conveyor.engine.work import EndReason, OpenOptions
+from conveyor.engine.work import EndReason, OpenOptions, Start
 from conveyor.errors import AlreadyExists, NotFound, ResourceExhausted
+
+ALIKE = Start()
 
 
 class SessionTable:
@@ -31,8 +33,8 @@ class SessionTable:
     def __iter__(self) -> Iterator[Session]:
         return iter(self._sessions.values())
 
-    def open(self, options: OpenOptions, now: float) -> Session:
-        """Adds a session at position 0.
+    def open(self, options: OpenOptions, now: float, start: Start = ALIKE) -> Session:
+        """Adds a session at position 0, with what its contexts made of it.
 
         Raises:
             AlreadyExists: the id is in use.
@@ -50,6 +52,8 @@ class SessionTable:
             idle_timeout=min(options.idle_timeout or self._limits.idle_timeout, self._limits.max_idle_timeout),
             lifetime_ends=now + min(options.max_lifetime or self._limits.max_lifetime, self._limits.max_lifetime),
             last_used=now,
+            contexts=start.contexts,
+            initial=start.initial,
         )
         self._sessions[session_id] = session
         self._forget_closed()

@@ -84,6 +84,8 @@ class Validator:
         raise InvalidArgument(f"{field}[{index}]", f"token {token} is outside 0 to {highest}")
 
     def _arrays(self, chunk: Chunk) -> int:
+        if not self._inputs:
+            return self._count(chunk)
         if chunk.inputs.keys() != self._inputs.keys():
             expected, got = ", ".join(sorted(self._inputs)), ", ".join(sorted(chunk.inputs)) or "nothing"
             raise InvalidArgument("inputs", f"the model takes {expected}; got {got}")
@@ -96,6 +98,14 @@ class Validator:
             raise InvalidArgument("inputs", "a chunk needs at least one step")
         self._check_length("inputs", num_steps)
         return num_steps
+
+    def _count(self, chunk: Chunk) -> int:
+        for name in chunk.inputs:
+            raise InvalidArgument(f"inputs[{name}]", "the model takes no inputs; give num_steps")
+        if chunk.num_steps < 1:
+            raise InvalidArgument("num_steps", f"a model without inputs needs at least 1, got {chunk.num_steps}")
+        self._check_length("num_steps", chunk.num_steps)
+        return chunk.num_steps
 
     def _array_length(self, chunk: Chunk, spec: TensorSpec) -> int:
         array, field = chunk.inputs[spec.name], f"inputs[{spec.name}]"

@@ -12,11 +12,12 @@ def warm_up_feeds(signature: Signature, num_sessions: int) -> Feeds:
     rows = np.arange(num_sessions)
     feeds = Feeds(
         num_steps=1,
-        inputs={spec.name: to_layout(_steps(spec, signature, num_sessions), spec) for spec in signature.inputs},
+        inputs={spec.name: to_layout(_steps(spec, signature, num_sessions), spec) for spec in signature.timed},
         lengths=np.ones(num_sessions, np.int32),
         read_slots=np.zeros(num_sessions, np.int64),
         write_slots=1 + rows,
         outputs=tuple(spec.name for spec in signature.outputs),
+        context_slots=np.zeros(num_sessions, np.int64),
     )
     if signature.logits:
         feeds.top = TopFeeds(rows, 1)

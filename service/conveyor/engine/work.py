@@ -108,6 +108,7 @@ class Sink(Protocol):
 class Chunk:
     """Consecutive steps of one session. `inputs` are `[n, ...]` in the signature's dtypes, one for each stream input.
 
+    A model without stream inputs is asked for `num_steps`, which has no meaning for others.
     `position` None means wherever the session is. The client has received the answers up to `acknowledged`; None means
     up to `position`. `deadline` is on the engine's clock (`time.monotonic`).
     """
@@ -120,6 +121,7 @@ class Chunk:
     position: int | None = None
     deadline: float = inf
     acknowledged: int | None = None
+    num_steps: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -162,7 +164,14 @@ class OpenOptions:
     seed: int | None = None
     idle_timeout: float | None = None
     max_lifetime: float | None = None
-    contexts: dict[str, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a session's contexts make of it: the rows of its own, by arena. None where all sessions start alike."""
+
+    contexts: dict[str, Array] | None = None
+    initial: dict[str, Array] | None = None
 
 
 @dataclass(frozen=True, slots=True)

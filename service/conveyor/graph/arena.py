@@ -1,5 +1,6 @@
-"""How the states of all sessions lie in arenas: one tensor `[rows, width]` for each dtype, a session to a row."""
+"""How all sessions' states and contexts lie in arenas: a tensor `[rows, width]` for each dtype, a session to a row."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from math import prod
@@ -10,11 +11,13 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
 from conveyor.graph.builder import GraphBuilder
-from conveyor.graph.checks import subgraphs
+from conveyor.graph.checks import captured_names, subgraphs
 from conveyor.graph.errors import ModelError
-from conveyor.signature import Signature, StateSpec
+from conveyor.signature import Signature, StateSpec, TensorSpec
 
 ARENA_PREFIX = "conveyor.arena."
+CONTEXT_PREFIX = "conveyor.context."
+CONTEXT_SLOTS = "conveyor.context_slots"
 READ_SLOTS = "conveyor.read_slots"
 WRITE_SLOTS = "conveyor.write_slots"
 
@@ -34,10 +37,10 @@ class Scatter(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class StateLayout:
-    """Where one state lies in a row: `size` elements from `offset`."""
+class Layout:
+    """Where one state or context lies in a row: `size` elements from `offset`."""
 
-    spec: StateSpec
+    spec: TensorSpec
     offset: int
     size: int
 
@@ -45,19 +48,23 @@ class StateLayout:
     def name(self) -> str:
         return self.spec.name
 
+    @property
+    def output(self) -> str:
+        """The model's output that replaces it; a context has none."""
+        return self.spec.output if isinstance(self.spec, StateSpec) else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Arena:
-    """One tensor `[rows, width]` that holds every state of its dtype, side by side."""
+    """One tensor `[rows, width]` that holds every state, or every context, of its dtype, side by side.
 
+    `name` is the serving graph's input.
+    """
+
+    name: str
     dtype: str
     width: int
-    layouts: tuple[StateLayout, ...]
-
-    @property
-    def name(self) -> str:
-        """The graph input."""
-        return f"{ARENA_PREFIX}{self.dtype}"
+    layouts: tuple[Layout, ...]
 
     @property
     def output(self) -> str:
@@ -68,12 +75,15 @@ class Arena:
     def row_bytes(self) -> int:
         return self.width * np.dtype(self.dtype).itemsize
 
-    def initial_row(self) -> NDArray[Any]:
-        """The row of a session that has consumed nothing: `[width]`."""
+    def row(self, values: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """A row `[width]` of one session's tensors by name, of their own shapes; a state without one is as at first."""
         row = np.zeros(self.width, self.dtype)
         for layout in self.layouts:
-            if layout.spec.initial is not None:
-                row[layout.offset : layout.offset + layout.size] = layout.spec.initial
+            place = row[layout.offset : layout.offset + layout.size]
+            if layout.name in values:
+                place[:] = np.ravel(values[layout.name])
+            elif isinstance(layout.spec, StateSpec) and layout.spec.initial is not None:
+                place[:] = layout.spec.initial
         return row
 
 
@@ -90,17 +100,28 @@ def check_arena_size(arena: Arena, num_rows: int) -> None:
 
 def pack_states(signature: Signature) -> tuple[Arena, ...]:
     """Lays out the states, in the signature's order, in one arena for each dtype."""
-    layouts: dict[str, list[StateLayout]] = {}
-    for spec in signature.states:
+    return _pack(ARENA_PREFIX, signature.states)
+
+
+def pack_contexts(contexts: Sequence[TensorSpec]) -> tuple[Arena, ...]:
+    """Lays out contexts in the same way."""
+    return _pack(CONTEXT_PREFIX, contexts)
+
+
+def _pack(prefix: str, specs: Sequence[TensorSpec]) -> tuple[Arena, ...]:
+    layouts: dict[str, list[Layout]] = {}
+    for spec in specs:
         row = layouts.setdefault(spec.dtype, [])
         offset = row[-1].offset + row[-1].size if row else 0
-        row.append(StateLayout(spec, offset, prod(spec.shape)))
-    return tuple(Arena(dtype, row[-1].offset + row[-1].size, tuple(row)) for dtype, row in layouts.items())
+        row.append(Layout(spec, offset, prod(spec.shape)))
+    return tuple(
+        Arena(f"{prefix}{dtype}", dtype, row[-1].offset + row[-1].size, tuple(row)) for dtype, row in layouts.items()
+    )
 
 
-def add_read(graph: GraphBuilder, arena: Arena) -> None:
-    """Adds the arena's one Gather, and what turns its rows into the model's state inputs."""
-    rows = graph.add("Gather", [arena.name, READ_SLOTS], axis=0)
+def add_read(graph: GraphBuilder, arena: Arena, slots: str = READ_SLOTS) -> None:
+    """Adds the arena's one Gather, and what turns its rows into the model's inputs of states or contexts."""
+    rows = graph.add("Gather", [arena.name, slots], axis=0)
     parts = [rows]
     if len(arena.layouts) > 1:
         sizes = graph.constant([layout.size for layout in arena.layouts])
@@ -128,8 +149,8 @@ def add_scatter(
         graph.add("ScatterElements", [arena, everywhere, rows], output, axis=0)
 
 
-def _add_unpack(graph: GraphBuilder, spec: StateSpec, part: str) -> None:
-    """`[B, size]` to the state's own shape: its axes in order, then the batch axis to its place."""
+def _add_unpack(graph: GraphBuilder, spec: TensorSpec, part: str) -> None:
+    """`[B, size]` to the tensor's own shape: its axes in order, then the batch axis to its place."""
     batch = spec.axis.batch
     if batch is None:
         graph.add("Reshape", [part, graph.constant(spec.shape)], spec.name)
@@ -142,10 +163,10 @@ def _add_unpack(graph: GraphBuilder, spec: StateSpec, part: str) -> None:
         graph.add("Transpose", [whole], spec.name, perm=order)
 
 
-def _add_pack(graph: GraphBuilder, layout: StateLayout) -> str:
+def _add_pack(graph: GraphBuilder, layout: Layout) -> str:
     """The reverse of `_add_unpack`, from the state's output."""
     spec = layout.spec
-    batch, value = spec.axis.batch, spec.output
+    batch, value = spec.axis.batch, layout.output
     if batch is not None and prod(spec.shape[:batch]) > 1:
         order = [batch, *range(batch), *range(batch + 1, spec.rank)]
         value = graph.add("Transpose", [value], perm=order)
@@ -163,7 +184,7 @@ def check_arena_order(proto: ModelProto) -> None:
     """
     readers: dict[str, list[NodeProto]] = {}
     for node in proto.graph.node:
-        for name in {*node.input, *(name for graph in subgraphs(node) for name in _captured(graph))}:
+        for name in {*node.input, *(name for graph in subgraphs(node) for name in captured_names(graph))}:
             readers.setdefault(name, []).append(node)
     outputs = {value.name for value in proto.graph.output}
     for arena in (value.name for value in proto.graph.input if value.name.startswith(ARENA_PREFIX)):
@@ -190,9 +211,3 @@ def _reaches(start: str, goal: str, readers: dict[str, list[NodeProto]]) -> bool
             seen |= new
             front.extend(new)
     return goal in seen
-
-
-def _captured(graph: Any) -> set[str]:
-    """Names that a subgraph may take from outside: all that it reads."""
-    names = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    return names.union(*(_captured(inner) for node in graph.node for inner in subgraphs(node)))

@@ -43,8 +43,6 @@ def check_roles(proto: ModelProto, signature: Signature) -> None:
     Raises:
         ModelError: with the first difference found.
     """
-    if signature.contexts:
-        raise ModelError(f"context {signature.contexts[0].name}: contexts are not served yet")
     if signature.fixed_steps not in (None, 1):
         raise ModelError(
             f"fixed_steps: {signature.fixed_steps}; only graphs of any number of steps, or of 1, are served"
@@ -57,13 +55,15 @@ def check_roles(proto: ModelProto, signature: Signature) -> None:
     constants = {tensor.name for tensor in proto.graph.initializer}
     inputs = {value.name: value for value in proto.graph.input if value.name not in constants}
     outputs = {value.name: value for value in proto.graph.output}
-    for spec in (*signature.inputs, *signature.states):
+    for spec in (*signature.fed, *signature.states):
         _check_tensor("input", spec, spec.name, inputs, signature)
     for output in signature.outputs:
         _check_tensor("output", output, output.name, outputs, signature)
     for state in signature.states:
         _check_tensor("output", state, state.output, outputs, signature)
-    known = {spec.name for spec in (*signature.inputs, *signature.states)}
+    for name, spec in signature.initialisers.items():
+        _check_tensor("output", spec, name, outputs, signature)
+    known = {spec.name for spec in (*signature.fed, *signature.states)}
     if strays := sorted(inputs.keys() - known):
         raise ModelError(f"input {strays[0]}: has no role in the signature")
     _check_time(signature)
@@ -83,6 +83,12 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
         if attribute.type == onnx.AttributeProto.GRAPH:
             yield attribute.g
         yield from attribute.graphs
+
+
+def captured_names(graph: GraphProto) -> set[str]:
+    """Names that a subgraph may take from outside: all that it reads."""
+    names = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    return names.union(*(captured_names(inner) for node in graph.node for inner in subgraphs(node)))
 
 
 def all_tensors(graph: GraphProto) -> Iterator[TensorProto]:
@@ -151,9 +157,9 @@ def _check_lengths(kind: str, spec: TensorSpec, name: str, got: list[int | None]
 
 
 def _check_time(signature: Signature) -> None:
-    timed = [spec.axis.time is not None for spec in signature.inputs]
+    timed = [spec.axis.time is not None for spec in signature.timed]
     if any(timed) != all(timed):
-        raise ModelError("either all stream inputs have a time axis or none has")
+        raise ModelError("either all stream inputs and noises have a time axis or none has")
     for spec in signature.outputs:
         if all(timed) and spec.axis.time is None and signature.fixed_steps != 1:
             raise ModelError(f"output {spec.name}: has no time axis, though the inputs have one")

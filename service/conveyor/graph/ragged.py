@@ -59,7 +59,7 @@ class _Follower:
     """Knows the time axis of every tensor that has one, as far as the graph was followed."""
 
     def __init__(self, proto: ModelProto, signature: Signature) -> None:
-        self.time_axis = {s.name: s.axis.time for s in signature.inputs if s.axis.time is not None}
+        self.time_axis = {s.name: s.axis.time for s in signature.timed if s.axis.time is not None}
         self.recurrent: list[NodeProto] = []
         self._ranks = _ranks(proto)
         self._constants = {tensor.name: tensor for tensor in proto.graph.initializer}

@@ -1,5 +1,6 @@
 """Turns a user's graph into the one that serves: states come from arenas and go back to them, in place."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from conveyor.graph.arena import (
+    CONTEXT_SLOTS,
     READ_SLOTS,
     WRITE_SLOTS,
     Arena,
@@ -15,9 +17,11 @@ from conveyor.graph.arena import (
     add_write,
     check_arena_order,
     check_arena_size,
+    pack_contexts,
     pack_states,
 )
 from conveyor.graph.builder import GraphBuilder, value_info
+from conveyor.graph.initialiser import initialiser_model, step_model
 from conveyor.graph.model_file import ModelFile
 from conveyor.graph.ragged import LENGTHS_INPUT, SHARED_RANGE, NotRaggedError, recurrent_nodes
 from conveyor.signature import Signature
@@ -26,6 +30,7 @@ __all__ = ["LENGTHS", "Arena", "Scatter", "ServingGraph", "build_serving_graph",
 
 LENGTHS = "conveyor.lengths"
 ROWS = "conveyor.rows"
+CONTEXT_ROWS = "conveyor.context_rows"
 BATCH = "conveyor.batch"
 
 
@@ -33,10 +38,13 @@ BATCH = "conveyor.batch"
 class ServingGraph:
     """A graph that steps sessions by their slots.
 
-    Inputs: the stream inputs; each arena `[rows, width]`; `conveyor.read_slots` int64 `[B]` and `conveyor.write_slots`
-    int64 `[B, 1]`, where each session's state is read and written; if `is_ragged`, `conveyor.lengths` int32 `[B]`, each
-    from 1 to the number of steps in the run (a length of 0 would destroy the state).
-    Outputs: the stream outputs, and each arena's `.out`, to be bound to the arena itself.
+    Inputs: the stream inputs and noises; each arena `[rows, width]`; `conveyor.read_slots` int64 `[B]` and
+    `conveyor.write_slots` int64 `[B, 1]`, where each session's state is read and written; if there are contexts, their
+    arenas and `conveyor.context_slots` int64 `[B]`; if `is_ragged`, `conveyor.lengths` int32 `[B]`, each from 1 to the
+    number of steps in the run (a length of 0 would destroy the state).
+    Outputs: the stream outputs, and each state arena's `.out`, to be bound to the arena itself.
+    `initialiser` is a graph of its own, run when a session opens: the given contexts in, first states and computed
+    contexts out, under the names that the signature has for those outputs.
 
     `max_steps` is the most steps of a run, None where the graph takes any number; `not_ragged_because` says what keeps
     chunks of different lengths from running together. Without `can_batch` a run has one session.
@@ -45,6 +53,8 @@ class ServingGraph:
     proto: ModelProto
     signature: Signature
     arenas: tuple[Arena, ...]
+    contexts: tuple[Arena, ...]
+    initialiser: ModelProto | None
     max_steps: int | None
     can_batch: bool
     not_ragged_because: str = ""
@@ -58,36 +68,44 @@ class ServingGraph:
         """Operators that make a session's answers depend, within their rounding, on the others in its run."""
         return tuple(sorted({node.op_type for node in self.proto.graph.node} & SHARED_RANGE))
 
-    def initial_rows(self) -> dict[str, NDArray[Any]]:
-        """The row `[width]` of a fresh session in each arena, by the arena's name."""
-        return {arena.name: arena.initial_row() for arena in self.arenas}
+    def state_rows(self, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """A session's row `[width]` in each arena, by the arena's name; a state that is not given is as at first."""
+        return {arena.name: arena.row(values) for arena in self.arenas}
+
+    def context_rows(self, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """A session's row in each arena of contexts."""
+        return {arena.name: arena.row(values) for arena in self.contexts}
 
 
 def build_serving_graph(model: ModelFile, *, num_rows: int | None, scatter: Scatter) -> ServingGraph:
     """Puts a Gather before the states and a scatter after them, both on the arenas; the model itself is not changed.
 
     Raises:
-        ModelError: the new states do not depend on the old ones.
+        ModelError: the new states do not depend on the old ones, or an initialiser on more than the given contexts.
     """
     signature = model.signature
-    proto = ModelProto()
-    proto.CopyFrom(model.proto)
-    del proto.metadata_props[:]
+    initialiser = initialiser_model(model.proto, signature)
+    proto = step_model(model.proto, signature)
     reason = _make_ragged(proto, signature)
     arenas = pack_states(signature)
+    used = {value.name for value in proto.graph.input}
+    contexts = pack_contexts([context for context in signature.contexts if context.name in used])
     _replace_states(proto, signature, arenas, scatter)
+    _replace_contexts(proto, signature, contexts)
     _declare(proto, signature, arenas, num_rows, is_ragged=not reason)
     check_arena_order(proto)
-    return ServingGraph(proto, signature, arenas, _max_steps(signature), _can_batch(signature), reason)
+    return ServingGraph(
+        proto, signature, arenas, contexts, initialiser, _max_steps(signature), _can_batch(signature), reason
+    )
 
 
 def _max_steps(signature: Signature) -> int | None:
-    has_time = any(spec.axis.time is not None for spec in signature.inputs)
+    has_time = any(spec.axis.time is not None for spec in signature.timed)
     return signature.fixed_steps if has_time else 1
 
 
 def _can_batch(signature: Signature) -> bool:
-    return all(s.axis.batch is not None for s in (*signature.inputs, *signature.states, *signature.outputs))
+    return all(s.axis.batch is not None for s in (*signature.fed, *signature.states, *signature.outputs))
 
 
 def _make_ragged(proto: ModelProto, signature: Signature) -> str:
@@ -118,6 +136,20 @@ def _replace_states(proto: ModelProto, signature: Signature, arenas: tuple[Arena
     _keep(graph.output, [value for value in graph.output if value.name not in inner[1]])
     _keep(graph.node, [*before.nodes, *graph.node, *after.nodes])
     graph.initializer.extend([*before.constants, *after.constants])
+
+
+def _replace_contexts(proto: ModelProto, signature: Signature, arenas: tuple[Arena, ...]) -> None:
+    """What were inputs of contexts become tensors inside, read from arenas that nothing in the graph writes."""
+    graph, before = proto.graph, GraphBuilder("conveyor.context.read.")
+    for arena in arenas:
+        add_read(before, arena, CONTEXT_SLOTS)
+    names = {context.name for context in signature.contexts}
+    _keep(graph.input, [value for value in graph.input if value.name not in names])
+    _keep(graph.node, [*before.nodes, *graph.node])
+    graph.initializer.extend(before.constants)
+    graph.input.extend(value_info(arena.name, arena.dtype, [CONTEXT_ROWS, arena.width]) for arena in arenas)
+    if arenas:
+        graph.input.append(value_info(CONTEXT_SLOTS, "int64", [BATCH if _can_batch(signature) else 1]))
 
 
 def _declare(

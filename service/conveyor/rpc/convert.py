@@ -55,11 +55,14 @@ def chunk_work(message: step_pb2.Chunk, engine: Engine, sink: Sink, tag: Any, de
         inputs = {_token_input(engine): token_array(tokens)}
         if message.inputs:
             raise InvalidArgument("inputs", "exclusive with tokens")
-    else:
+    elif engine.signature.inputs or message.inputs:
         inputs = _tensor_inputs(message)
+    else:
+        inputs = {}
     position = message.position if message.HasField("position") else None
     acknowledged = message.acknowledged_position if message.HasField("acknowledged_position") else None
-    return Chunk(message.session_id, inputs, want_of(message), sink, tag, position, deadline, acknowledged)
+    want, num_steps = want_of(message), message.num_steps
+    return Chunk(message.session_id, inputs, want, sink, tag, position, deadline, acknowledged, num_steps)
 
 
 def _token_input(engine: Engine) -> str:
@@ -173,7 +176,7 @@ def open_options(request: session_pb2.OpenSessionRequest) -> OpenOptions:
     """How the request wants its session.
 
     Raises:
-        InvalidArgument: a malformed id, a time that is not above 0, a malformed context.
+        InvalidArgument: a malformed id, a time that is not above 0.
     """
     session_id = request.session_id
     if len(session_id) > 128 or not all("!" <= character <= "~" for character in session_id):
@@ -183,8 +186,16 @@ def open_options(request: session_pb2.OpenSessionRequest) -> OpenOptions:
         seed=request.seed if request.HasField("seed") else None,
         idle_timeout=_seconds(request, "idle_timeout"),
         max_lifetime=_seconds(request, "max_lifetime"),
-        contexts={name: read_tensor(tensor, f"contexts[{name}]") for name, tensor in request.contexts.items()},
     )
+
+
+def read_contexts(request: session_pb2.OpenSessionRequest) -> dict[str, Array]:
+    """The contexts by name.
+
+    Raises:
+        InvalidArgument: a malformed tensor.
+    """
+    return {name: read_tensor(tensor, f"contexts[{name}]") for name, tensor in request.contexts.items()}
 
 
 def _seconds(request: session_pb2.OpenSessionRequest, field: str) -> float | None:
@@ -233,11 +244,13 @@ def model_message(engine: Engine, with_vocabulary: bool) -> model_pb2.Model:
             inputs=map(_spec, signature.inputs),
             states=map(_spec, signature.states),
             outputs=map(_spec, signature.outputs),
-            contexts=map(_spec, signature.contexts),
+            contexts=map(_spec, signature.given_contexts),
+            noises=map(_spec, signature.noises),
             logits=signature.logits.name if signature.logits else "",
         ),
         vocabulary=vocabulary,
         state_bytes=engine.state_bytes,
+        context_bytes=signature.context_bytes,
     )
 
 

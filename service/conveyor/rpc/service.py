@@ -45,7 +45,8 @@ class SequenceServicer(sequence_service_pb2_grpc.SequenceServiceServicer):
     async def OpenSession(
         self, request: session_pb2.OpenSessionRequest, context: Context
     ) -> session_pb2.OpenSessionResponse:
-        view = self._engines.open(request.model_name, request.model_version, convert.open_options(request))
+        options, contexts = convert.open_options(request), convert.read_contexts(request)
+        view = await self._engines.open(request.model_name, request.model_version, options, contexts)
         return session_pb2.OpenSessionResponse(session=convert.session_message(view))
 
     async def GetSession(

@@ -117,8 +117,9 @@ class Stream:
         try:
             engine = self._engines.of_session(session_id)
             work = chunk_work(message, engine, self, None)
-            num_steps = len(next(iter(work.inputs.values())))  # all inputs have as many, or the engine refuses them
-            work.tag = tag = (session_id, message.request_id, work.want.top_k, num_steps or 1)
+            # All inputs have as many steps, or the engine refuses them.
+            num_steps = len(next(iter(work.inputs.values()))) if work.inputs else work.num_steps
+            work.tag = tag = (session_id, message.request_id, work.want.top_k, max(num_steps, 1))
             engine.submit(work)
         except Exception as error:
             self.put(tag, error)

@@ -8,34 +8,38 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "fingerprint", "signature", "vocabulary", "state_bytes")
+    __slots__ = ("name", "version", "fingerprint", "signature", "vocabulary", "state_bytes", "context_bytes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     STATE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_BYTES_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     fingerprint: str
     signature: Signature
     vocabulary: _containers.RepeatedScalarFieldContainer[str]
     state_bytes: int
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., fingerprint: _Optional[str] = ..., signature: _Optional[_Union[Signature, _Mapping]] = ..., vocabulary: _Optional[_Iterable[str]] = ..., state_bytes: _Optional[int] = ...) -> None: ...
+    context_bytes: int
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., fingerprint: _Optional[str] = ..., signature: _Optional[_Union[Signature, _Mapping]] = ..., vocabulary: _Optional[_Iterable[str]] = ..., state_bytes: _Optional[int] = ..., context_bytes: _Optional[int] = ...) -> None: ...
 
 class Signature(_message.Message):
-    __slots__ = ("inputs", "states", "outputs", "contexts", "logits")
+    __slots__ = ("inputs", "states", "outputs", "contexts", "logits", "noises")
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     STATES_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     CONTEXTS_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
+    NOISES_FIELD_NUMBER: _ClassVar[int]
     inputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
     states: _containers.RepeatedCompositeFieldContainer[TensorSpec]
     outputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
     contexts: _containers.RepeatedCompositeFieldContainer[TensorSpec]
     logits: str
-    def __init__(self, inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., states: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., contexts: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., logits: _Optional[str] = ...) -> None: ...
+    noises: _containers.RepeatedCompositeFieldContainer[TensorSpec]
+    def __init__(self, inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., states: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., contexts: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., logits: _Optional[str] = ..., noises: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ...) -> None: ...
 
 class TensorSpec(_message.Message):
     __slots__ = ("name", "data_type", "shape")

@@ -12,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Chunk(_message.Message):
-    __slots__ = ("session_id", "request_id", "position", "tokens", "inputs", "outputs", "scoring", "acknowledged_position")
+    __slots__ = ("session_id", "request_id", "position", "tokens", "inputs", "outputs", "scoring", "acknowledged_position", "num_steps")
     class InputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +28,7 @@ class Chunk(_message.Message):
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     SCORING_FIELD_NUMBER: _ClassVar[int]
     ACKNOWLEDGED_POSITION_FIELD_NUMBER: _ClassVar[int]
+    NUM_STEPS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     request_id: int
     position: int
@@ -36,7 +37,8 @@ class Chunk(_message.Message):
     outputs: Outputs
     scoring: Scoring
     acknowledged_position: int
-    def __init__(self, session_id: _Optional[str] = ..., request_id: _Optional[int] = ..., position: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., inputs: _Optional[_Mapping[str, _tensor_pb2.Tensor]] = ..., outputs: _Optional[_Union[Outputs, _Mapping]] = ..., scoring: _Optional[_Union[Scoring, _Mapping]] = ..., acknowledged_position: _Optional[int] = ...) -> None: ...
+    num_steps: int
+    def __init__(self, session_id: _Optional[str] = ..., request_id: _Optional[int] = ..., position: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., inputs: _Optional[_Mapping[str, _tensor_pb2.Tensor]] = ..., outputs: _Optional[_Union[Outputs, _Mapping]] = ..., scoring: _Optional[_Union[Scoring, _Mapping]] = ..., acknowledged_position: _Optional[int] = ..., num_steps: _Optional[int] = ...) -> None: ...
 
 class Outputs(_message.Message):
     __slots__ = ("names", "top_k", "last_only")
