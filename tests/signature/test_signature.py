@@ -1,14 +1,15 @@
 """The description of a model: what it accepts, and that JSON gives it back."""
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conveyor.signature import Axis, OutputSpec, Signature, StateSpec, TensorSpec
-from conveyor.signature.signature import ITEM_SIZES
+from conveyor.signature import Axis, ContextSpec, NoiseSpec, OutputSpec, Signature, StateSpec, TensorSpec
+from conveyor.signature.signature import DISTRIBUTIONS, ITEM_SIZES
 
 TOKENS = TensorSpec("tokens", "int64", (), Axis(batch=1, time=0))
 H = StateSpec("h", "float32", (2, 8), Axis(batch=1), "h_out")
@@ -35,7 +36,16 @@ def signatures(draw: st.DrawFn) -> Signature:
         size = TensorSpec(**fields).num_bytes // ITEM_SIZES[str(fields["dtype"])]  # type: ignore[arg-type]
         initial = draw(st.none() | st.just(tuple(float(i) for i in range(size))))
         states.append(StateSpec(**fields, output=f"s{n}_out", initial=initial))  # type: ignore[arg-type]
-    return Signature(tuple(inputs), tuple(states), tuple(outputs), max_token=draw(st.none() | st.integers(0, 99)))
+    contexts = [ContextSpec(**draw(specs(f"c{n}", False))) for n in range(draw(st.integers(0, 2)))]  # type: ignore[arg-type]
+    if contexts:
+        contexts.append(ContextSpec(**draw(specs("c", False)), initialiser="c_first"))  # type: ignore[arg-type]
+    kinds = st.sampled_from(DISTRIBUTIONS)
+    noises = [
+        NoiseSpec(**draw(specs(f"n{n}")) | {"dtype": "float32"}, distribution=draw(kinds))  # type: ignore[arg-type]
+        for n in range(draw(st.integers(0, 2)))
+    ]
+    max_token = draw(st.none() | st.integers(0, 99))
+    return Signature(tuple(inputs), tuple(states), tuple(outputs), tuple(contexts), tuple(noises), max_token)
 
 
 @given(signatures())
@@ -68,6 +78,53 @@ def test_bad_tensors(fields: dict[str, object], words: str) -> None:
     """A tensor that no graph could have is refused by name."""
     with pytest.raises(ValueError, match=words):
         TensorSpec(**({"name": "x", "dtype": "float32"} | fields))  # type: ignore[arg-type]
+
+
+def test_roles() -> None:
+    """What a client gives, what is computed of it, and what has a value for each step."""
+    given = ContextSpec("picture", "float32", (4,), Axis(batch=0))
+    derived = ContextSpec("projected", "float32", (2,), Axis(batch=0), initialiser="projected_first")
+    eps = NoiseSpec("eps", "float32", (3,), Axis(batch=1, time=0))
+    h = StateSpec("h", "float32", (8,), Axis(batch=0), "h_out", initialiser="h_first")
+    signature = Signature((TOKENS,), (h,), (LOGITS,), (given, derived), (eps,))
+
+    assert signature.given_contexts == (given,)
+    assert signature.initialisers == {"projected_first": derived, "h_first": h}
+    assert signature.timed == (TOKENS, eps)
+    assert signature.context_bytes == 24
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: ContextSpec("c", "float32", (), Axis(time=0)), "c: a context has no time axis"),
+        (lambda: NoiseSpec("n", "float64"), "n: noise is float32, got float64"),
+        (
+            lambda: NoiseSpec("n", "float32", distribution="cauchy"),
+            "n: distribution 'cauchy' is not one of normal, uniform",
+        ),
+        (
+            lambda: StateSpec("s", "float32", (), Axis(batch=0), "t", (1.0,), "first"),
+            "s: has both an initial value and an initialiser",
+        ),
+        (lambda: OutputSpec("o", "float32", (3,), is_logits=True, is_optional=True), "o: logits are never optional"),
+        (lambda: Signature((), (), ()), "inputs: a model needs at least one stream input, or noise"),
+        (
+            lambda: Signature((TOKENS,), (), (), (ContextSpec("c", "float32", initialiser="d"),)),
+            "contexts: an initialiser needs one that the client gives",
+        ),
+        (
+            lambda: Signature(
+                (TOKENS,), (), (), (ContextSpec("c", "float32"), ContextSpec("d", "float32", initialiser="c"))
+            ),
+            "named twice: c",
+        ),
+    ],
+)
+def test_roles_that_cannot_be(make: Callable[[], object], words: str) -> None:
+    """What contradicts itself is refused by name."""
+    with pytest.raises(ValueError, match=words):
+        make()
 
 
 @pytest.mark.parametrize(
@@ -113,7 +170,7 @@ JUNK = st.recursive(
 )
 
 
-@given(key=st.sampled_from(["inputs", "states", "outputs", "contexts"]), junk=JUNK)
+@given(key=st.sampled_from(["inputs", "states", "outputs", "contexts", "noises"]), junk=JUNK)
 def test_junk_in_a_role(key: str, junk: object) -> None:
     """Junk in place of a role's tensors is a ValueError or reads as none at all."""
     raw = json.loads(Signature((TOKENS,), (H,), (LOGITS,)).to_json()) | {key: junk}
@@ -122,13 +179,16 @@ def test_junk_in_a_role(key: str, junk: object) -> None:
 
 
 @given(
-    role=st.sampled_from(["inputs", "states", "outputs"]),
-    field=st.sampled_from(["name", "dtype", "shape", "axis", "output", "initial", "is_logits", "other"]),
+    role=st.sampled_from(["inputs", "states", "outputs", "contexts", "noises"]),
+    field=st.sampled_from(
+        ["name", "dtype", "shape", "axis", "output", "initial", "initialiser", "distribution", "is_logits", "other"]
+    ),
     junk=JUNK,
 )
 def test_junk_in_a_tensor(role: str, field: str, junk: object) -> None:
     """Junk in a tensor's field is a ValueError, or means what it says."""
-    raw = json.loads(Signature((TOKENS,), (H,), (LOGITS,)).to_json())
+    roles = (ContextSpec("c", "float32"),), (NoiseSpec("n", "float32"),)
+    raw = json.loads(Signature((TOKENS,), (H,), (LOGITS,), *roles).to_json())
     raw[role][0][field] = junk
     with suppress(ValueError):
         signature = Signature.from_json(json.dumps(raw))
