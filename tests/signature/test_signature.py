@@ -99,9 +99,9 @@ def test_roles() -> None:
     [
         (lambda: ContextSpec("c", "float32", (), Axis(time=0)), "c: a context has no time axis"),
         (lambda: NoiseSpec("n", "float64"), "n: noise is float32, got float64"),
-        (lambda: NoiseSpec("n", "float32", (), Axis(), "cauchy"), "n: distribution .cauchy. is not one of normal, uniform"),
+        (
             lambda: NoiseSpec("n", "float32", distribution="cauchy"),
-            "n: distribution 'cauchy' is not one of normal, uniform",
+            "n: distribution .cauchy. is not one of normal, uniform",
         ),
         (
             lambda: StateSpec("s", "float32", (), Axis(batch=0), "t", (1.0,), "first"),
