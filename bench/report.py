@@ -27,7 +27,7 @@ def _conditions(num_rounds: int) -> str:
         [
             "Made by `make bench`; do not edit.",
             "",
-            f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {_cpu_name()}, {len(os.sched_getaffinity(0))} cores,"
+            f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {cpu_name()}, {len(os.sched_getaffinity(0))} cores,"
             f" load {os.getloadavg()[1]:.1f} over the last five minutes of it.",
             f"- Python {platform.python_version()}, {libraries}.",
             "- An LSTM of embedding 256, hidden 512 and vocabulary 256 with random weights; every request is one step"
@@ -39,7 +39,8 @@ def _conditions(num_rounds: int) -> str:
     )
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor, as the kernel calls it."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 

@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from conveyor.signature import Axis, OutputSpec, Signature, StateSpec, TensorSpec
 from conveyor_export.cells.layers import Steps
+from conveyor_export.cells.native import native_layers
 from conveyor_export.cells.registry import ROWS
 from conveyor_export.ranges import check_dropout, check_positive
 from conveyor_export.shapes import initial_states
@@ -104,7 +105,8 @@ class LanguageModel(nn.Module):
             states=tuple(self._state_specs()),
             outputs=(OutputSpec("logits", "float32", (self.config.vocabulary_size,), steps, is_logits=True),),
             max_token=self.config.vocabulary_size - 1,
-            fixed_steps=1 if isinstance(self.rnn, Steps) else None,  # a loop over steps is no graph; one of them is
+            # A loop over steps is no graph; one of them is.
+            fixed_steps=1 if isinstance(self.rnn, Steps) and not native_layers(self.rnn.cell) else None,
         )
 
     def initial_states(self, batch_size: int) -> dict[str, Tensor]:
@@ -120,7 +122,7 @@ class LanguageModel(nn.Module):
         return {"logits": self.projection(self.dropout(hidden))}, new_states
 
     def _run_layers(self, x_TBF: Tensor, states: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        if isinstance(self.rnn, Steps):
+        if self.config.cell in ROWS:
             hidden, new_states = self._call_layers(x_TBF, states)
             return hidden, new_states
         if self.config.cell == "lstm":

@@ -1,4 +1,4 @@
-"""Stands in for `nn.LSTM`, `nn.GRU` and `nn.RNN` while a module is traced: one ONNX operator a layer, constant weights.
+"""Stands in for recurrent layers while a module is traced: one ONNX operator a layer, constant weights.
 
 Left to itself, PyTorch's exporter unrolls `nn.RNN` over a fixed T, writes a wrong node for `proj_size`, fixes T in a
 Reshape, and leaves weights as chains of Slice and Concat that neither pre-packing nor quantisation sees through.
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import ops
 
+from conveyor_export.cells.layers import Steps
+from conveyor_export.cells.native import NativeLayer, native_layers
 from conveyor_export.errors import UnsupportedLayer
 
 # Where PyTorch keeps the gate that ONNX wants next: LSTM i, f, g, o -> i, o, f, c; GRU r, z, n -> z, r, h.
@@ -53,38 +55,82 @@ class RecurrentLayers(nn.Module):
         return (states,) if isinstance(states, Tensor) else tuple(states)
 
     def _step_layer(self, layer: int, x_TBF: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        num_steps, num_sessions = x_TBF.shape[:2]
         weights = [getattr(self, f"{name}{layer}") for name in ("W", "R", "B")]
-        state_shape = (1, num_sessions, self.hidden_size)
-        y_TDBH, *new_states = ops.symbolic_multi_out(
-            self.mode.split("_")[0],
-            (x_TBF, *weights, None, *states),
-            {"hidden_size": self.hidden_size, **_ATTRIBUTES.get(self.mode, {})},
-            dtypes=[x_TBF.dtype] * (1 + len(states)),
-            shapes=[(num_steps, *state_shape), *[state_shape] * len(states)],
-            version=self.opset,
-        )
-        return (y_TDBH.squeeze(1), *new_states)
+        operator, attributes = self.mode.split("_")[0], _ATTRIBUTES.get(self.mode, {})
+        return _operator(operator, x_TBF, weights, states, attributes, self.opset)
+
+
+class NativeSteps(nn.Module):
+    """The same for a stack of cells that are one operator each, with the call of `Steps`."""
+
+    def __init__(self, layers: list[NativeLayer], opset: int) -> None:
+        super().__init__()
+        self.layers, self.opset = layers, opset
+        for number, layer in enumerate(layers):
+            for name in ("W", "R", "B"):
+                self.register_buffer(f"{name}{number}", getattr(layer, name))
+
+    def forward(self, x_TBI: Tensor, states: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Takes and returns what `Steps` does."""
+        new_states: dict[str, Tensor] = {}
+        for number, layer in enumerate(self.layers):
+            names = [f"{name}{number}" for name in layer.states]
+            weights = [getattr(self, f"{name}{number}") for name in ("W", "R", "B")]
+            olds = tuple(states[name].unsqueeze(0) for name in names)
+            x_TBI, *news = _operator(layer.operator, x_TBI, weights, olds, layer.attributes, self.opset)
+            new_states |= {name: new.squeeze(0) for name, new in zip(names, news, strict=True)}
+        return x_TBI, new_states
+
+
+def _operator(
+    operator: str,
+    x_TBI: Tensor,
+    weights: list[Tensor],
+    states: tuple[Tensor, ...],
+    attributes: dict[str, Any],
+    opset: int,
+) -> tuple[Tensor, ...]:
+    """The outputs `[T, B, H]` and the new states, `[1, B, H]` as the old ones; computes nothing eagerly."""
+    num_steps, num_sessions = x_TBI.shape[:2]
+    hidden_size = weights[1].shape[-1]
+    state_shape = (1, num_sessions, hidden_size)
+    y_TDBH, *new_states = ops.symbolic_multi_out(
+        operator,
+        (x_TBI, *weights, None, *states),
+        {"hidden_size": hidden_size, **attributes},
+        dtypes=[x_TBI.dtype] * (1 + len(states)),
+        shapes=[(num_steps, *state_shape), *[state_shape] * len(states)],
+        version=opset,
+    )
+    return (y_TDBH.squeeze(1), *new_states)
 
 
 def replace_layers(module: nn.Module, opset: int) -> nn.Module:
-    """Puts `RecurrentLayers` in the place of each recurrent layer, in place; returns the module.
+    """Puts ONNX operators in the place of each recurrent layer that is one, in place; returns the module.
 
     Raises:
         UnsupportedLayer: a layer projects its state or reads the sequence backwards.
     """
-    made: dict[nn.Module, RecurrentLayers] = {}
+    made: dict[nn.Module, nn.Module] = {}
     # With duplicates: a layer may have several names, and is replaced under each of them by the same one.
     for name, layer in list(module.named_modules(remove_duplicate=False)):
-        # A subclass with a forward of its own computes something else, and is traced as it is.
-        if isinstance(layer, nn.RNNBase) and type(layer).forward in _FORWARDS:
-            if layer not in made:
-                _check(name, layer)
-                made[layer] = RecurrentLayers(layer, opset)
+        if layer not in made and (stand_in := _stand_in(name, layer, opset)):
+            made[layer] = stand_in
+        if layer in made:
             if layer is module:
                 return made[layer]
             module.set_submodule(name, made[layer])
     return module
+
+
+def _stand_in(name: str, layer: nn.Module, opset: int) -> nn.Module | None:
+    # A subclass with a forward of its own computes something else, and is traced as it is.
+    if isinstance(layer, nn.RNNBase) and type(layer).forward in _FORWARDS:
+        _check(name, layer)
+        return RecurrentLayers(layer, opset)
+    if type(layer) is Steps and (layers := native_layers(layer.cell)):
+        return NativeSteps(layers, opset)
+    return None
 
 
 def _check(name: str, layer: nn.RNNBase) -> None:

@@ -45,6 +45,11 @@ class LSTMCell(Cell):
             {g: nn.Parameter(torch.zeros(hidden_size)) for g in peepholes if g in self.gates}
         )
 
+    @property
+    def is_plain(self) -> bool:
+        """True of the essay's own: three gates that look at input and output alone, and both squashings."""
+        return len(self.gates) == 4 and not self.peepholes and self.squash_input and self.squash_output
+
     def forward(self, x_BI: Tensor, states: States) -> tuple[Tensor, States]:
         h, c = states["h"], states["c"]
         i, f = self.gate("i", x_BI, h, c), self.gate("f", x_BI, h, c)
