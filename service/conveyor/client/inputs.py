@@ -41,7 +41,8 @@ def chunk_from(session_id: str, data: Inputs, model: Model) -> tuple[step_pb2.Ch
     Raises:
         InvalidArgument: no steps, or inputs that the model does not have.
     """
-    if model.takes_tokens and not isinstance(data, Mapping):
+    # A list first, the common case: to ask whether something is a Mapping takes a while.
+    if model.takes_tokens and (type(data) is list or not isinstance(data, Mapping)):
         tokens = data if type(data) is list else tokens_from(data, model)
         try:
             return step_pb2.Chunk(session_id=session_id, tokens=tokens), len(tokens)

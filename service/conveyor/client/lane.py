@@ -11,18 +11,20 @@ from conveyor.v1 import step_pb2
 class Pending:
     """A chunk that waits for its answer. `is_sent` is False while it waits to be sent (again)."""
 
-    __slots__ = ("chunk", "deadline", "future", "is_sent", "lane", "num_steps")
+    __slots__ = ("chunk", "deadline", "future", "is_sent", "lane", "num_steps", "request_id")
 
     def __init__(
         self,
         lane: "Lane",
         chunk: step_pb2.Chunk,
+        request_id: int,
         num_steps: int,
         deadline: float,
         future: "asyncio.Future[step_pb2.StepResult]",
     ) -> None:
         self.lane = lane
         self.chunk = chunk
+        self.request_id = request_id
         self.num_steps = num_steps
         self.deadline = deadline
         self.future = future

@@ -76,11 +76,10 @@ class Stream:
         if self._is_closed:
             raise Unavailable("the client is closed")
         lane.check_open()
-        self._last_id += 1
-        chunk.request_id = self._last_id
-        pending = Pending(lane, chunk, num_steps, monotonic() + timeout, self._loop.create_future())
+        self._last_id = chunk.request_id = request_id = self._last_id + 1
+        pending = Pending(lane, chunk, request_id, num_steps, monotonic() + timeout, self._loop.create_future())
         is_free = lane.append(pending)
-        self._pending[chunk.request_id] = pending
+        self._pending[request_id] = pending
         if is_free:
             self._send(pending)
         if self._expiry is None:
@@ -160,7 +159,7 @@ class Stream:
             if chunks and num_bytes > MAX_MESSAGE_BYTES:
                 break
             self._outbox.popleft()
-            if self._pending.get(pending.chunk.request_id) is pending:  # else given up meanwhile
+            if self._pending.get(pending.request_id) is pending:  # else given up meanwhile
                 chunks.append(pending.chunk)
         return chunks
 
@@ -194,17 +193,17 @@ class Stream:
         """Gives up chunks whose deadline has passed. One timer for all: a timer each would cost more than the chunk."""
         now = monotonic()
         for pending in [pending for pending in self._pending.values() if pending.deadline <= now]:
-            if pending.chunk.request_id in self._pending:
+            if pending.request_id in self._pending:
                 self._forget(pending.lane.expired(pending))
         self._expiry = self._loop.call_later(_EXPIRY_SECONDS, self._expire) if self._pending else None
 
     def _forget(self, given_up: Iterable[Pending]) -> None:
         for pending in given_up:
-            del self._pending[pending.chunk.request_id]
+            del self._pending[pending.request_id]
 
     def _fail_all(self, error: ClientError) -> None:
         for pending in list(self._pending.values()):
-            if pending.chunk.request_id in self._pending:
+            if pending.request_id in self._pending:
                 self._forget(pending.lane.give_up(pending, error))
 
     def _blame_largest(self, error: ClientError) -> None:
