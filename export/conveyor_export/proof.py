@@ -11,21 +11,13 @@ from onnx import TensorProto, ValueInfoProto
 from torch import Tensor, nn
 
 from conveyor.signature import Signature, TensorSpec
+from conveyor_export.cases import Case, cut, given, make_cases, make_plans
 from conveyor_export.errors import DtypeMismatch, NameMismatch, ShapeMismatch, ValueMismatch
-from conveyor_export.protocol import Tensors, call_module
-from conveyor_export.runtime import Arrays, GraphRunner
-from conveyor_export.shapes import (
-    full_shape,
-    has_batch,
-    initial_states,
-    random_inputs,
-    random_states,
-)
+from conveyor_export.protocol import Tensors, call_initialise, call_module
+from conveyor_export.runtime import Arrays, GraphRunner, InitialiserRunner
+from conveyor_export.shapes import full_shape, has_batch, random_inputs
 
 DEFAULT_TOLERANCE = 1e-4
-
-# (sessions, chunk lengths): one step, a few, and enough for a recurrent error to grow.
-_CASES: tuple[tuple[int, tuple[int, ...]], ...] = ((1, (1,)), (1, (3, 1, 9)), (2, (7, 1, 4)), (5, (1, 13, 2, 17)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +33,6 @@ class Proof:
         return f"largest difference {self.difference:.2g} ({self.where}; values up to {self.largest_value:.3g})"
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """A sequence for some sessions, from fresh or from random states."""
-
-    num_sessions: int
-    chunks: tuple[int, ...]
-    states: Tensors
-    inputs: Tensors
-    origin: str
-
-    @property
-    def num_steps(self) -> int:
-        return sum(self.chunks)
-
-
 def prove_module(module: nn.Module, signature: Signature) -> None:
     """Runs the module eagerly once and holds what it returns against its own signature.
 
@@ -63,9 +40,10 @@ def prove_module(module: nn.Module, signature: Signature) -> None:
         SourceError: it does not run, or does not follow the protocol.
         NameMismatch, DtypeMismatch, ShapeMismatch: it returns something else.
     """
-    case = next(_cases(signature))
+    _prove_initialise(module, signature)
+    case = next(make_cases(module, signature))
     num_steps = signature.fixed_steps or case.num_steps
-    inputs = _with_last_tokens(signature, _cut(signature, case.inputs, 0, num_steps))
+    inputs = _with_last_tokens(signature, cut(signature, case.inputs, 0, num_steps))
     outputs, states = call_module(module, inputs, case.states)
     _check_names("the module's result", {o.name for o in signature.outputs}, set(outputs))
     _check_names("the module's new states", {s.name for s in signature.states}, set(states))
@@ -83,21 +61,52 @@ def prove_graph(
         ProofError: one subclass for each way to differ.
     """
     _prove_boundary(model, signature)
-    runner = GraphRunner(model, signature)
     worst, largest, num_runs = (0.0, ""), 0.0, 0
-    for case in _cases(signature):
-        whole = (own_steps,) * (case.num_steps // own_steps) if own_steps else (case.num_steps,)
-        expected = _run_module(module, signature, case, whole)
+    for expected, got, where, runs in _comparisons(model, module, signature, own_steps):
         largest = max([largest, *(_magnitude(array) for array in expected.values())])
-        for plan, chunks in _plans(signature, case):
-            got = _run_graph(runner, signature, case, chunks)
-            for name, difference in _differences(expected, got):
-                where = f"{name}, {case.num_sessions} sessions, {case.num_steps} steps {plan}, {case.origin}"
-                worst = max(worst, (difference, where))
-            num_runs += len(chunks)
+        for name, difference in _differences(expected, got):
+            worst = max(worst, (difference, f"{name}, {where}"))
+        num_runs += runs
     if not worst[0] <= tolerance:
         raise ValueMismatch(*worst, tolerance)
     return Proof(num_runs, *worst, largest)
+
+
+def _comparisons(
+    model: onnx.ModelProto, module: nn.Module, signature: Signature, own_steps: int | None
+) -> Iterator[tuple[Arrays, Arrays, str, int]]:
+    """What the module gives, what the graph does, in what run, and how many runs of the graph it took."""
+    runner = GraphRunner(model, signature)
+    opening = InitialiserRunner(model, signature) if signature.initialisers else None
+    for case in make_cases(module, signature):
+        sessions = f"{case.num_sessions} sessions"
+        if opening:
+            yield *_open(module, opening, given(signature, case.inputs)), f"{sessions} at their opening", 1
+        whole = (own_steps,) * (case.num_steps // own_steps) if own_steps else (case.num_steps,)
+        expected = _run_module(module, signature, case, whole)
+        for plan, chunks in make_plans(signature, case):
+            got = _run_graph(runner, signature, case, chunks)
+            yield expected, got, f"{sessions}, {case.num_steps} steps {plan}, {case.origin}", len(chunks)
+
+
+def _open(module: nn.Module, opening: InitialiserRunner, contexts: Tensors) -> tuple[Arrays, Arrays]:
+    """First states and computed contexts, the module's and the graph's, as `first NAME`."""
+    expected = {f"first {name}": tensor.numpy() for name, tensor in call_initialise(module, contexts).items()}
+    got = opening.run({name: tensor.numpy() for name, tensor in contexts.items()})
+    return expected, {f"first {name}": array for name, array in got.items()}
+
+
+def _prove_initialise(module: nn.Module, signature: Signature) -> None:
+    if not signature.initialisers:
+        return
+    specs = {spec.name: spec for spec in signature.initialisers.values()}
+    num_sessions = 2 if has_batch(signature) else 1
+    contexts = given(signature, random_inputs(signature, num_sessions, 1, torch.Generator().manual_seed(0)))
+    found = call_initialise(module, contexts)
+    _check_names("what the module initialises", set(specs), set(found))
+    for name, tensor in found.items():
+        _check_dtype(name, specs[name].dtype, str(tensor.dtype).removeprefix("torch."))
+        _check_shape(name, full_shape(specs[name], num_sessions, 1), tuple(tensor.shape))
 
 
 def _with_last_tokens(signature: Signature, inputs: Tensors) -> Tensors:
@@ -108,41 +117,19 @@ def _with_last_tokens(signature: Signature, inputs: Tensors) -> Tensors:
     return {name: t if t.is_floating_point() else torch.full_like(t, last) for name, t in inputs.items()}
 
 
-def _cases(signature: Signature) -> Iterator[_Case]:
-    rng = torch.Generator().manual_seed(0)
-    for num_sessions, chunks in _CASES:
-        if num_sessions > 1 and not has_batch(signature):
-            continue
-        if signature.fixed_steps:
-            chunks = (signature.fixed_steps,) * sum(chunks)
-        for origin in ("initial states", "random states"):
-            fresh = origin == "initial states"
-            states = initial_states(signature, num_sessions) if fresh else random_states(signature, num_sessions, rng)
-            yield _Case(num_sessions, chunks, states, random_inputs(signature, num_sessions, sum(chunks), rng), origin)
-
-
-def _plans(signature: Signature, case: _Case) -> Iterator[tuple[str, tuple[int, ...]]]:
-    if signature.fixed_steps:
-        yield f"{signature.fixed_steps} by {signature.fixed_steps}", case.chunks
-        return
-    yield "in one pass", (case.num_steps,)
-    yield "step by step", (1,) * case.num_steps
-    yield f"in chunks of {case.chunks}", case.chunks
-
-
 def _prove_boundary(model: onnx.ModelProto, signature: Signature) -> None:
     """Reads names, types and axes back from the graph, so that nothing rests on what the exporter was asked for."""
     ins = {value.name: value for value in model.graph.input}
     outs = {value.name: value for value in model.graph.output}
-    state_outputs = {state.output: state for state in signature.states}
-    _check_names("the graph's inputs: it", {s.name for s in (*signature.fed, *signature.states)}, set(ins))
-    _check_names("the graph's outputs: it", {o.name for o in signature.outputs} | set(state_outputs), set(outs))
-    for spec in (*signature.fed, *signature.states):
-        _check_value(ins[spec.name], spec, signature)
-    for spec in signature.outputs:
-        _check_value(outs[spec.name], spec, signature)
-    for name, state in state_outputs.items():
-        _check_value(outs[name], state, signature)
+    inputs: dict[str, TensorSpec] = {spec.name: spec for spec in (*signature.fed, *signature.states)}
+    outputs: dict[str, TensorSpec] = {spec.name: spec for spec in signature.outputs}
+    outputs |= {state.output: state for state in signature.states} | signature.initialisers
+    _check_names("the graph's inputs: it", set(inputs), set(ins))
+    _check_names("the graph's outputs: it", set(outputs), set(outs))
+    for name, spec in inputs.items():
+        _check_value(ins[name], spec, signature)
+    for name, spec in outputs.items():
+        _check_value(outs[name], spec, signature)
 
 
 def _check_value(value: ValueInfoProto, spec: TensorSpec, signature: Signature) -> None:
@@ -180,18 +167,18 @@ def _results(signature: Signature, outputs: Tensors, states: Tensors) -> Iterato
     yield from ((spec, states[spec.name]) for spec in signature.states)
 
 
-def _run_module(module: nn.Module, signature: Signature, case: _Case, chunks: tuple[int, ...]) -> Arrays:
+def _run_module(module: nn.Module, signature: Signature, case: Case, chunks: tuple[int, ...]) -> Arrays:
     states, parts = case.states, []
     for start, stop in pairwise((0, *accumulate(chunks))):
-        outputs, states = call_module(module, _cut(signature, case.inputs, start, stop), states)
+        outputs, states = call_module(module, cut(signature, case.inputs, start, stop), states)
         parts.append({name: tensor.numpy() for name, tensor in outputs.items()})
     return _join(signature, parts, {name: tensor.numpy() for name, tensor in states.items()})
 
 
-def _run_graph(runner: GraphRunner, signature: Signature, case: _Case, chunks: tuple[int, ...]) -> Arrays:
+def _run_graph(runner: GraphRunner, signature: Signature, case: Case, chunks: tuple[int, ...]) -> Arrays:
     states, parts = {name: tensor.numpy() for name, tensor in case.states.items()}, []
     for start, stop in pairwise((0, *accumulate(chunks))):
-        inputs = _cut(signature, case.inputs, start, stop)
+        inputs = cut(signature, case.inputs, start, stop)
         outputs, states = runner.run({name: tensor.numpy() for name, tensor in inputs.items()}, states)
         for spec in signature.outputs:
             _check_shape(spec.name, full_shape(spec, case.num_sessions, stop - start), outputs[spec.name].shape)
@@ -199,16 +186,6 @@ def _run_graph(runner: GraphRunner, signature: Signature, case: _Case, chunks: t
             _check_shape(state.output, full_shape(state, case.num_sessions, 1), states[state.name].shape)
         parts.append(outputs)
     return _join(signature, parts, states)
-
-
-def _cut(signature: Signature, inputs: Tensors, start: int, stop: int) -> Tensors:
-    """The steps from `start` to `stop` of every stream input; contexts are the same at every step."""
-    times = {spec.name: spec.axis.time for spec in signature.fed}
-    pieces = {}
-    for name, tensor in inputs.items():
-        time = times[name]
-        pieces[name] = tensor if time is None else tensor.narrow(time, start, stop - start).contiguous()
-    return pieces
 
 
 def _join(signature: Signature, parts: list[Arrays], states: Arrays) -> Arrays:

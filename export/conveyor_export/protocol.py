@@ -82,6 +82,26 @@ def call_module(module: nn.Module, inputs: Tensors, states: Tensors) -> tuple[Te
     return result[0], result[1]
 
 
+@torch.no_grad()
+def call_initialise(module: nn.Module, contexts: Tensors) -> Tensors:
+    """First states and computed contexts by their own names, computed eagerly from the contexts that a client gives.
+
+    Raises:
+        SourceError: there is no such method, or it raises something or returns no dict of named tensors.
+    """
+    kind = type(module).__name__
+    initialise = getattr(module, "initialise", None)
+    if not callable(initialise):
+        raise SourceError(f"{kind}: initialise: the signature has initialisers, so the module needs this method")
+    try:
+        result = initialise(contexts)
+    except Exception as error:  # the user's code may raise anything
+        raise SourceError(f"{kind}: initialise: {whole_reason(error)}") from error
+    _check_tensors(f"{kind}: initialise", result)
+    tensors: Tensors = result
+    return tensors
+
+
 def _hint(error: Exception, inputs: Tensors) -> str:
     # What an embedding raises that has no such row tells nothing of tokens.
     has_tokens = not all(tensor.is_floating_point() for tensor in inputs.values())

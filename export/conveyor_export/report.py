@@ -28,6 +28,14 @@ class ExportReport:
     def __str__(self) -> str:
         return "\n".join(self._lines())
 
+    def _contexts(self) -> list[str]:
+        """A line for a model that has some."""
+        contexts = ", ".join(
+            f"{c.name} {list(c.shape)} {c.dtype}{' (computed)' if c.initialiser else ''}"
+            for c in self.signature.contexts
+        )
+        return [f"contexts: {contexts}; {self.signature.context_bytes:,} bytes per session"] if contexts else []
+
     def _lines(self) -> list[str]:
         signature = self.signature
         states = ", ".join(f"{s.name} {list(s.shape)} {s.dtype}" for s in signature.states) or "none"
@@ -36,6 +44,7 @@ class ExportReport:
         lines += [f"notice: {self.notice}"] if self.notice else []
         lines += [
             f"states: {states}; {signature.state_bytes:,} bytes per session",
+            *self._contexts(),
             f"steps per run: {signature.fixed_steps or 'any number'}",
             f"proof against PyTorch: {self.proof.num_runs} runs, {self.proof}",
         ]

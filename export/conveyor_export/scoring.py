@@ -29,10 +29,12 @@ def encode_text(signature: Signature, symbols: Sequence[str] | None, text: str) 
     """Cuts a text into the model's tokens.
 
     Raises:
-        UnsupportedOption: not a language model, no vocabulary, or fewer than two tokens.
+        UnsupportedOption: not a language model of tokens alone, no vocabulary, or fewer than two tokens.
     """
     if signature.logits is None or not signature.takes_tokens:
         raise UnsupportedOption("text: only a model of tokens with an output marked `is_logits` can be scored")
+    if signature.contexts or signature.noises:
+        raise UnsupportedOption("text: a model of contexts or noise says nothing of a text alone")
     if symbols is None:
         raise UnsupportedOption("text: needs the model's vocabulary")
     vocabulary = Vocabulary(symbols)

@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from conveyor.signature import Signature, StateSpec, TensorSpec
+from conveyor.signature import NoiseSpec, Signature, StateSpec, TensorSpec
 
 Length = TypeVar("Length", int, int | str)
 
@@ -31,7 +31,7 @@ def has_time(signature: Signature) -> bool:
 
 
 def random_inputs(signature: Signature, num_sessions: int, num_steps: int, rng: torch.Generator) -> dict[str, Tensor]:
-    """Stream inputs, noises and contexts, integers within `max_token`."""
+    """Stream inputs, contexts, and noises of their distribution; integers within `max_token`."""
     highest = 1 if signature.max_token is None else signature.max_token
     return _random(signature.fed, num_sessions, num_steps, highest, rng)
 
@@ -42,7 +42,7 @@ def random_states(signature: Signature, num_sessions: int, rng: torch.Generator)
 
 
 def initial_states(signature: Signature, num_sessions: int) -> dict[str, Tensor]:
-    """The states that a session opens with."""
+    """The states that a session opens with; zeros where they are computed from contexts."""
     return {spec.name: _initial(spec, num_sessions) for spec in signature.states}
 
 
@@ -62,7 +62,10 @@ def _random(
     tensors = {}
     for spec in specs:
         shape, dtype = full_shape(spec, num_sessions, num_steps), getattr(torch, spec.dtype)
-        if dtype.is_floating_point:
+        if isinstance(spec, NoiseSpec):
+            draw = torch.randn if spec.distribution == "normal" else torch.rand
+            tensors[spec.name] = draw(shape, generator=rng)
+        elif dtype.is_floating_point:
             tensors[spec.name] = (torch.rand(shape, generator=rng) * 2 - 1).to(dtype)
         else:
             tensors[spec.name] = torch.randint(0, highest + 1, shape, generator=rng).to(dtype)

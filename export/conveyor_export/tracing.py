@@ -51,8 +51,17 @@ class _Positional(nn.Module):
         states = dict(zip(state_names, tensors[len(names) :], strict=True))
         outputs, new_states = self.module(inputs, states)
         results = [outputs[spec.name] for spec in self.signature.outputs] + [new_states[name] for name in state_names]
+        results += self._initialise(inputs)
         # A float64 output stays one: only what was made float16 above goes back.
         return tuple(t.float() if self.half_inside and t.dtype == torch.float16 else t for t in results)
+
+    def _initialise(self, inputs: dict[str, Tensor]) -> list[Tensor]:
+        """What a session opens with. Only the given contexts lead there, so it can be cut out of the graph again."""
+        if not self.signature.initialisers:
+            return []
+        initialise: Any = self.module.initialise
+        found = initialise({context.name: inputs[context.name] for context in self.signature.given_contexts})
+        return [found[spec.name] for spec in self.signature.initialisers.values()]
 
 
 def trace(module: nn.Module, signature: Signature, opset: int, half: bool = False) -> Trace:
@@ -88,7 +97,7 @@ def _trace(positional: _Positional, signature: Signature, opset: int) -> onnx.Mo
                 verbose=False,
                 external_data=False,
                 input_names=[spec.name for spec in signature.fed] + state_names,
-                output_names=[o.name for o in signature.outputs] + [state.output for state in signature.states],
+                output_names=_output_names(signature),
             )
         except ExportError:
             raise
@@ -96,6 +105,11 @@ def _trace(positional: _Positional, signature: Signature, opset: int) -> onnx.Mo
             raise TraceFailed(_reason(error)) from error
     assert program is not None  # noqa: S101  # None is the old exporter's answer; this tells mypy
     return _clean(program.model_proto, signature)
+
+
+def _output_names(signature: Signature) -> list[str]:
+    names = [output.name for output in signature.outputs] + [state.output for state in signature.states]
+    return [*names, *signature.initialisers]
 
 
 def _export(positional: _Positional, signature: Signature) -> torch.export.ExportedProgram:

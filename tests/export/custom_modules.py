@@ -74,6 +74,43 @@ class Stepper(nn.Module):
         return {"y": s * 2}, {"s": s}
 
 
+class Opened(nn.Module):
+    """A loop over steps whose first states and second context come from the context that a client gives.
+
+    The step reads the given context through the computed one alone; its second state starts at zeros.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.look = nn.GRUCell(3 + 6, 5), nn.Linear(4, 6)
+        self.first = nn.Linear(4, 5)
+
+    def signature(self) -> Signature:
+        return Signature(
+            inputs=(TensorSpec("x", "float32", (3,), STEPS),),
+            contexts=(
+                ContextSpec("seen", "float32", (6,), Axis(batch=0), initialiser="seen_first"),
+                ContextSpec("picture", "float32", (4,), Axis(batch=0)),
+            ),
+            states=(
+                StateSpec("h", "float32", (1, 5), Axis(batch=1), output="h_out", initialiser="h_first"),
+                StateSpec("count", "int64", (), Axis(batch=0), output="count_out"),
+            ),
+            outputs=(OutputSpec("y", "float32", (5,), STEPS),),
+        )
+
+    def initialise(self, contexts: Tensors) -> Tensors:
+        picture = contexts["picture"]
+        return {"h": torch.tanh(self.first(picture))[None], "seen": torch.relu(self.look(picture))}
+
+    def forward(self, inputs: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
+        h, ys = states["h"][0], []
+        for x_BF in inputs["x"]:
+            h = self.cell(torch.cat([x_BF, inputs["seen"]], 1), h)
+            ys.append(h)
+        return {"y": torch.stack(ys)}, {"h": h[None], "count": states["count"] + len(ys)}
+
+
 class RunningSum(nn.Module):
     """The protocol's own example: no weights at all."""
 
