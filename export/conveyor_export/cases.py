@@ -47,11 +47,24 @@ def make_cases(module: nn.Module, signature: Signature) -> Iterator[Case]:
         if signature.fixed_steps:
             chunks = (signature.fixed_steps,) * sum(chunks)
         for fresh in (True, False):
-            states = initial_states(signature, num_sessions) if fresh else random_states(signature, num_sessions, rng)
+            states = {} if fresh else random_states(signature, num_sessions, rng)
             inputs = random_inputs(signature, num_sessions, sum(chunks), rng)
-            opened = call_initialise(module, given(signature, inputs)) if fresh and signature.initialisers else {}
-            origin = "initial states" if fresh else "random states"
-            yield Case(num_sessions, chunks, _replaced(states, opened), _replaced(inputs, opened), origin)
+            if fresh:
+                inputs, states = open_sessions(module, signature, inputs, num_sessions)
+            yield Case(num_sessions, chunks, states, inputs, "initial states" if fresh else "random states")
+
+
+def open_sessions(
+    module: nn.Module, signature: Signature, inputs: Tensors, num_sessions: int
+) -> tuple[Tensors, Tensors]:
+    """The inputs with the contexts that the module computes, and the states that the sessions begin with.
+
+    Raises:
+        SourceError: the module initialises nothing, though its signature says so.
+    """
+    states = initial_states(signature, num_sessions)
+    found = call_initialise(module, given(signature, inputs)) if signature.initialisers else {}
+    return _replaced(inputs, found), _replaced(states, found)
 
 
 def make_plans(signature: Signature, case: Case) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import nn
 from tqdm import tqdm
 
 from conveyor.cli.table import format_table
-from conveyor.client import Client, connect
+from conveyor.client import connect
 from conveyor.graph.arena import Scatter
 from conveyor.graph.model_file import read_model
 from conveyor.graph.placement import CUDA, cuda_placement
@@ -21,12 +21,12 @@ from conveyor.server import start_server
 from conveyor.settings import Settings
 from conveyor_export.export import export_model
 from conveyor_export.language_model import CELLS, LanguageModel, LanguageModelConfig
+from conveyor_export.models import MODELS
 from conveyor_export.proof import DEFAULT_TOLERANCE
 from conveyor_export.report import ExportReport
+from conveyor_export.served import served_difference
 
 SIZES = LanguageModelConfig(vocabulary_size=32, embedding_size=32, hidden_size=32, num_layers=2)
-# How the sessions of an architecture cut their steps: at no time are all at the same position.
-CUTS = ((16,), (1, 7, 1, 7), (3, 3, 5, 2, 3))
 NUM_SLOTS = 2  # fewer than there are sessions: states leave the arena and come back
 
 
@@ -60,11 +60,11 @@ class Line:
         )
 
 
-HEADINGS = ("CELL", "PARAMETERS", "STATES", "BYTES", "NODES", "OFF CUDA", "GRAPH", "SERVED")
+HEADINGS = ("MODEL", "PARAMETERS", "STATES", "BYTES", "NODES", "OFF CUDA", "GRAPH", "SERVED")
 
 
 async def measure(names: Sequence[str], folder: Path) -> list[Line]:
-    """Exports the named cells into a folder, serves it and steps sessions of each."""
+    """Exports the named architectures into a folder, serves it and steps sessions of each."""
     torch.manual_seed(0)
     models = {name: _make(name) for name in names}
     paths = {name: folder / name / "1" / "model.onnx" for name in names}
@@ -77,44 +77,29 @@ async def measure(names: Sequence[str], folder: Path) -> list[Line]:
             graph = build_serving_graph(read_model(paths[name]), num_rows=None, scatter=Scatter.ELEMENTS)
             placement = cuda_placement(graph.proto)
             num_off = sum(node.provider != CUDA for node in placement)
-            difference = await _served_difference(client, name, models[name])
+            difference = await served_difference(client, name, models[name])
             lines.append(Line(name, reports[name], len(placement), num_off, difference))
     return lines
 
 
-def _make(name: str) -> LanguageModel:
-    config = LanguageModelConfig(
-        SIZES.vocabulary_size, SIZES.embedding_size, SIZES.hidden_size, SIZES.num_layers, cell=name
-    )
-    model = LanguageModel(config).eval()
+def _make(name: str) -> nn.Module:
+    model = (MODELS[name]() if name in MODELS else _make_language_model(name)).eval()
     with torch.no_grad():
         for parameter in model.parameters():  # peepholes and biases that are zero would prove nothing
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
     return model
 
 
-async def _served_difference(client: Client, name: str, model: LanguageModel) -> float:
-    texts = torch.randint(0, SIZES.vocabulary_size, (len(CUTS), sum(CUTS[0])))
-    answers = await asyncio.gather(*(_step(client, name, *each) for each in zip(texts, CUTS, strict=True)))
-    with torch.no_grad():
-        outputs, _ = model({"tokens": texts.T}, model.initial_states(len(CUTS)))
-    return float((torch.stack(answers, 1) - outputs["logits"]).abs().max())
-
-
-async def _step(client: Client, name: str, text: Tensor, cuts: Sequence[int]) -> Tensor:
-    """Logits `[T, V]` of a session that takes the text in chunks."""
-    async with client.open(name) as session:
-        parts = []
-        for chunk in torch.split(text, list(cuts)):
-            answer = await session.step(chunk.tolist(), outputs=["logits"])
-            parts.append(torch.tensor(answer["logits"].tolist()))
-        return torch.cat(parts)
+def _make_language_model(cell: str) -> nn.Module:
+    return LanguageModel(
+        LanguageModelConfig(SIZES.vocabulary_size, SIZES.embedding_size, SIZES.hidden_size, SIZES.num_layers, cell=cell)
+    )
 
 
 def main() -> int:
     """Prints a line for each architecture; 1 if one of them differs from PyTorch by more than is allowed."""
     with tempfile.TemporaryDirectory() as folder:
-        lines = asyncio.run(measure(CELLS, Path(folder)))
+        lines = asyncio.run(measure((*CELLS, *MODELS), Path(folder)))
     sys.stdout.write(format_table(HEADINGS, [line.cells() for line in lines]) + "\n")
     failed = [line.name for line in lines if not line.holds]
     verdict = f"beyond {DEFAULT_TOLERANCE:g}: {', '.join(failed)}" if failed else f"all within {DEFAULT_TOLERANCE:g}"
