@@ -7,6 +7,8 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from conveyor.graph import ModelError
+from conveyor.graph.initialiser import initialiser_model
 from conveyor.signature import Signature
 from conveyor_export.errors import GraphRefused
 from conveyor_export.reasons import first_line
@@ -38,8 +40,11 @@ class InitialiserRunner:
 
     def __init__(self, model: onnx.ModelProto, signature: Signature) -> None:
         self._names = {output: spec.name for output, spec in signature.initialisers.items()}
-        given = [context.name for context in signature.given_contexts]
-        part = onnx.utils.Extractor(model).extract_model(given, list(self._names))
+        try:
+            part = initialiser_model(model, signature)
+        except ModelError as error:
+            raise GraphRefused(f"Conveyor does not serve this graph: {error}") from error
+        assert part is not None  # noqa: S101  # it is where a signature has no initialisers; this tells mypy
         self._session = _load(part, num_threads=1)
 
     def run(self, contexts: Arrays) -> Arrays:

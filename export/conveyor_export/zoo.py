@@ -75,7 +75,8 @@ async def measure(names: Sequence[str], folder: Path) -> list[Line]:
     async with await start_server(settings) as server, connect(server.address) as client:
         for name in names:
             graph = build_serving_graph(read_model(paths[name]), num_rows=None, scatter=Scatter.ELEMENTS)
-            placement = cuda_placement(graph.proto)
+            parts = [part for part in (graph.proto, graph.initialiser) if part]
+            placement = [node for part in parts for node in cuda_placement(part)]
             num_off = sum(node.provider != CUDA for node in placement)
             difference = await served_difference(client, name, models[name])
             lines.append(Line(name, reports[name], len(placement), num_off, difference))
