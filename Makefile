@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PROTO_VENV := .venv-proto
 STUBS := service/conveyor/v1
 
-.PHONY: install install-dev demo test soak check lint types proto proto-check bench zoo
+.PHONY: install install-dev demo test soak check lint types proto proto-check bench zoo caption
 
 install: $(VENV)/.installed
 
@@ -34,6 +34,9 @@ bench: install-dev
 
 zoo: install-dev
 	$(BIN)/python -m conveyor_export.zoo
+
+caption: install-dev
+	$(BIN)/python -m conveyor_export.captioner
 
 check: lint types proto-check
 

@@ -1,0 +1,82 @@
+"""The `make caption` command: trains, exports, serves and has the held-out digits read."""
+
+import argparse
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from conveyor.client import connect
+from conveyor.server import start_server
+from conveyor.settings import Settings
+from conveyor_export.captioner.digits import NAMES, SYMBOLS, Digits, read_digits
+from conveyor_export.captioner.model import Captioner
+from conveyor_export.captioner.picture import draw_captions
+from conveyor_export.captioner.reading import Caption, read_images
+from conveyor_export.captioner.training import NUM_EPOCHS, train
+from conveyor_export.export import export_model
+
+MODEL = "captioner"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    parser = argparse.ArgumentParser("python -m conveyor_export.captioner", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/captioner"), help="folder; default %(default)s")
+    parser.add_argument("--epochs", type=int, default=NUM_EPOCHS, help="of training; default %(default)s")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    learned, held_out = read_digits()
+    captioner = _trained(options.out / "captioner.pt", learned, options.epochs)
+    report = export_model(captioner, options.out / "models" / MODEL / "1" / "model.onnx", vocabulary=SYMBOLS)
+    tqdm.write(str(report))
+    captions = asyncio.run(_read(options.out / "models", held_out))
+    _tell(held_out, captions)
+    _draw(held_out, captions, options.out / "captions.png")
+    return 0
+
+
+def _trained(path: Path, digits: Digits, num_epochs: int) -> Captioner:
+    """The captioner of an earlier run, or a new one."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)  # a model this small only waits for others
+    captioner = Captioner()
+    if path.exists():
+        captioner.load_state_dict(torch.load(path, weights_only=True))
+        tqdm.write(f"{path}: trained before")
+        return captioner.eval()
+    with tqdm(desc=f"{len(digits):,} digits, {num_epochs} epochs", unit=" updates", disable=None) as bar:
+
+        def show(loss: float) -> None:
+            bar.set_postfix_str(f"{loss:.4f} nats a letter", refresh=False)
+            bar.update()
+
+        train(captioner, digits, num_epochs, show)
+    torch.save(captioner.state_dict(), path)
+    return captioner
+
+
+async def _read(models: Path, digits: Digits) -> list[Caption]:
+    settings = Settings(models=models, port=0, metrics_port=0)
+    async with await start_server(settings) as server, connect(server.address) as client:
+        return await read_images(client, MODEL, digits)
+
+
+def _tell(digits: Digits, captions: list[Caption]) -> None:
+    names = [NAMES[label] for label in digits.labels.tolist()]
+    wrong = Counter((name, c.name) for name, c in zip(names, captions, strict=True) if name != c.name)
+    num_right = len(names) - wrong.total()
+    tqdm.write(f"held-out digits spelled right: {num_right} of {len(names)} ({num_right / len(names):.1%})")
+    for (name, read), count in wrong.most_common():
+        tqdm.write(f"  {name} read as {read}: {count}")
+
+
+def _draw(digits: Digits, captions: list[Caption], path: Path) -> None:
+    """The first of each digit."""
+    labels = digits.labels.tolist()
+    firsts = [labels.index(label) for label in range(len(NAMES))]
+    draw_captions(digits.images[firsts].numpy(), [captions[first] for first in firsts], path)
+    tqdm.write(f"{path}: where it looked")
