@@ -1,4 +1,4 @@
-"""The `make caption` command: trains, exports, serves and has the held-out digits read."""
+"""The command `python -m conveyor_export.captioner`, which `make caption` runs."""
 
 import argparse
 import asyncio
@@ -20,17 +20,17 @@ from conveyor_export.captioner.training import NUM_EPOCHS, train
 from conveyor_export.export import export_model
 
 MODEL = "captioner"
+_ABOUT = "Trains a captioner of handwritten digits, exports it, serves it, and has it spell those that it never saw."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    parser = argparse.ArgumentParser("python -m conveyor_export.captioner", description=__doc__)
+    parser = argparse.ArgumentParser("python -m conveyor_export.captioner", description=_ABOUT)
     parser.add_argument("--out", type=Path, default=Path("runs/captioner"), help="folder; default %(default)s")
-    parser.add_argument("--epochs", type=int, default=NUM_EPOCHS, help="of training; default %(default)s")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     learned, held_out = read_digits()
-    captioner = _trained(options.out / "captioner.pt", learned, options.epochs)
+    captioner = _trained(options.out / "captioner.pt", learned)
     report = export_model(captioner, options.out / "models" / MODEL / "1" / "model.onnx", vocabulary=SYMBOLS)
     tqdm.write(str(report))
     captions = asyncio.run(_read(options.out / "models", held_out))
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _trained(path: Path, digits: Digits, num_epochs: int) -> Captioner:
+def _trained(path: Path, digits: Digits) -> Captioner:
     """The captioner of an earlier run, or a new one."""
     torch.manual_seed(0)
     torch.set_num_threads(1)  # a model this small only waits for others
@@ -48,13 +48,13 @@ def _trained(path: Path, digits: Digits, num_epochs: int) -> Captioner:
         captioner.load_state_dict(torch.load(path, weights_only=True))
         tqdm.write(f"{path}: trained before")
         return captioner.eval()
-    with tqdm(desc=f"{len(digits):,} digits, {num_epochs} epochs", unit=" updates", disable=None) as bar:
+    with tqdm(desc=f"{len(digits):,} digits, {NUM_EPOCHS} epochs", unit=" updates", disable=None) as bar:
 
         def show(loss: float) -> None:
             bar.set_postfix_str(f"{loss:.4f} nats a letter", refresh=False)
             bar.update()
 
-        train(captioner, digits, num_epochs, show)
+        train(captioner, digits, NUM_EPOCHS, show)
     torch.save(captioner.state_dict(), path)
     return captioner
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ async def read_images(client: Client, model: str, digits: Digits) -> list[Captio
 
 async def _read(client: Client, model: str, image: NDArray[np.float32]) -> Caption:
     letters, token = "", BOUNDARY
-    looks: list[NDArray[np.float32]] = []
+    looks: list[NDArray[Any]] = []
     async with client.open(model, contexts={"image": image}) as session:
         while len(looks) <= MOST_LETTERS:
             answer = await session.step([token], outputs=["attention"], top_k=1)

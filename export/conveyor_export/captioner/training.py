@@ -26,7 +26,7 @@ def train(captioner: Captioner, digits: Digits, num_epochs: int, show: Callable[
         for batch in torch.split(torch.randperm(len(digits)), _BATCH_SIZE):
             loss = loss_of(captioner, digits[batch])
             optimiser.zero_grad()
-            torch.autograd.backward(loss)
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(captioner.parameters(), _CLIP_NORM)
             optimiser.step()
             schedule.step()
