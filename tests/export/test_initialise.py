@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from conveyor.graph import read_model
 from conveyor.signature import Axis, NoiseSpec, Signature
+from conveyor_export import ExportOptions, export_model
 from conveyor_export.errors import (
     DtypeMismatch,
     ExportError,
@@ -22,7 +25,7 @@ from conveyor_export.errors import (
     UnsupportedOption,
     ValueMismatch,
 )
-from conveyor_export.precision import quantize
+from conveyor_export.precision import Precision, quantize
 from conveyor_export.proof import prove_graph, prove_module
 from conveyor_export.runtime import InitialiserRunner
 from conveyor_export.scoring import encode_text
@@ -172,6 +175,17 @@ def test_smaller_forms(module: Opened) -> None:
         with pytest.raises(ValueMismatch):
             prove(graph, module, 1e-6)
         assert prove(graph, module, 0.1) > 0
+
+
+@pytest.mark.parametrize("precision", Precision)
+def test_export(precision: Precision, module: Opened, tmp_path: Path) -> None:
+    """Each form is written as one file that the server reads; the report says what is computed from what."""
+    report = export_model(module, tmp_path / "m.onnx", options=ExportOptions(precision=precision))
+
+    assert read_model(tmp_path / "m.onnx").signature == report.signature
+    assert list(report.signature.initialisers) == ["seen_first", "h_first"]
+    contexts = "contexts: seen [6] float32 (computed), picture [4] float32; 40 bytes per session"
+    assert contexts in str(report).splitlines()
 
 
 def test_noise_is_of_its_distribution() -> None:
