@@ -25,8 +25,8 @@ class AdditiveAttention(nn.Module):
 
     def forward(self, projected_BLA: Tensor, state_BN: Tensor) -> Tensor:
         """The weights, `[B, L]`."""
-        e_BL = torch.tanh(projected_BLA + linear(state_BN, self.W)[:, None]) @ self.v
-        return torch.softmax(e_BL, 1)
+        e_BL1 = linear(torch.tanh(projected_BLA + linear(state_BN, self.W)[:, None]), self.v[None])
+        return torch.softmax(e_BL1[..., 0], 1)
 
 
 def expected(alpha_BL: Tensor, annotations_BLD: Tensor) -> Tensor:
