@@ -13,6 +13,8 @@ from conveyor_export.shapes import has_batch, initial_states, random_inputs, ran
 # (sessions, chunk lengths): one step, a few, and enough for a recurrent error to grow.
 _CASES: tuple[tuple[int, tuple[int, ...]], ...] = ((1, (1,)), (1, (3, 1, 9)), (2, (7, 1, 4)), (5, (1, 13, 2, 17)))
 
+ONE_PASS, STEP_BY_STEP = "in one pass", "step by step"
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -70,10 +72,10 @@ def open_sessions(
 def make_plans(signature: Signature, case: Case) -> Iterator[tuple[str, tuple[int, ...]]]:
     """The chunk lengths in which a graph is to take a case, and what to call them."""
     if signature.fixed_steps:
-        yield f"{signature.fixed_steps} by {signature.fixed_steps}", case.chunks
+        yield STEP_BY_STEP if signature.fixed_steps == 1 else f"{signature.fixed_steps} at a time", case.chunks
         return
-    yield "in one pass", (case.num_steps,)
-    yield "step by step", (1,) * case.num_steps
+    yield ONE_PASS, (case.num_steps,)
+    yield STEP_BY_STEP, (1,) * case.num_steps
     yield f"in chunks of {case.chunks}", case.chunks
 
 

@@ -19,15 +19,21 @@ from conveyor_export.shapes import full_shape, has_batch, random_inputs
 
 DEFAULT_TOLERANCE = 1e-4
 
+_OPENING = "at their opening"
+
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was compared. `largest_value` puts the difference in proportion."""
+    """What was compared. `largest_value` puts the difference in proportion.
+
+    `by_plan` has the largest difference of each way to cut the steps, as `conveyor_export.cases` calls them.
+    """
 
     num_runs: int
     difference: float
     where: str
     largest_value: float
+    by_plan: dict[str, float]
 
     def __str__(self) -> str:
         return f"largest difference {self.difference:.2g} ({self.where}; values up to {self.largest_value:.3g})"
@@ -62,31 +68,46 @@ def prove_graph(
     """
     _prove_boundary(model, signature)
     worst, largest, num_runs = (0.0, ""), 0.0, 0
-    for expected, got, where, runs in _comparisons(model, module, signature, own_steps):
-        largest = max([largest, *(_magnitude(array) for array in expected.values())])
-        for name, difference in _differences(expected, got):
-            worst = max(worst, (difference, f"{name}, {where}"))
-        num_runs += runs
+    by_plan: dict[str, float] = {}
+    for each in _comparisons(model, module, signature, own_steps):
+        largest = max([largest, *(_magnitude(array) for array in each.expected.values())])
+        pairs = ((difference, name) for name, difference in _differences(each.expected, each.got))
+        difference, name = max(pairs, default=(0.0, ""))
+        worst = max(worst, (difference, f"{name}, {each.where}"))
+        by_plan[each.plan] = max(by_plan.get(each.plan, 0.0), difference)
+        num_runs += each.num_runs
     if not worst[0] <= tolerance:
         raise ValueMismatch(*worst, tolerance)
-    return Proof(num_runs, *worst, largest)
+    return Proof(num_runs, *worst, largest, by_plan)
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """What the module gives and what the graph does, in how many of its runs."""
+
+    expected: Arrays
+    got: Arrays
+    plan: str
+    where: str
+    num_runs: int
 
 
 def _comparisons(
     model: onnx.ModelProto, module: nn.Module, signature: Signature, own_steps: int | None
-) -> Iterator[tuple[Arrays, Arrays, str, int]]:
-    """What the module gives, what the graph does, in what run, and how many runs of the graph it took."""
+) -> Iterator[_Comparison]:
     runner = GraphRunner(model, signature)
     opening = InitialiserRunner(model, signature) if signature.initialisers else None
     for case in make_cases(module, signature):
         sessions = f"{case.num_sessions} sessions"
         if opening:
-            yield *_open(module, opening, given(signature, case.inputs)), f"{sessions} at their opening", 1
+            opened = _open(module, opening, given(signature, case.inputs))
+            yield _Comparison(*opened, _OPENING, f"{sessions} {_OPENING}", 1)
         whole = (own_steps,) * (case.num_steps // own_steps) if own_steps else (case.num_steps,)
         expected = _run_module(module, signature, case, whole)
         for plan, chunks in make_plans(signature, case):
             got = _run_graph(runner, signature, case, chunks)
-            yield expected, got, f"{sessions}, {case.num_steps} steps {plan}, {case.origin}", len(chunks)
+            where = f"{sessions}, {case.num_steps} steps {plan}, {case.origin}"
+            yield _Comparison(expected, got, plan, where, len(chunks))
 
 
 def _open(module: nn.Module, opening: InitialiserRunner, contexts: Tensors) -> tuple[Arrays, Arrays]:

@@ -19,6 +19,7 @@ from conveyor.graph.placement import CUDA, cuda_placement
 from conveyor.graph.serving import build_serving_graph
 from conveyor.server import start_server
 from conveyor.settings import Settings
+from conveyor_export.cases import ONE_PASS, STEP_BY_STEP
 from conveyor_export.export import export_model
 from conveyor_export.language_model import CELLS, LanguageModel, LanguageModelConfig
 from conveyor_export.models import MODELS
@@ -45,6 +46,10 @@ class Line:
         """True if neither graph nor server differs from PyTorch by more than is allowed."""
         return max(self.report.proof.difference, self.served_difference) <= DEFAULT_TOLERANCE
 
+    def _difference(self, plan: str) -> str:
+        by_plan = self.report.proof.by_plan
+        return f"{by_plan[plan]:.1e}" if plan in by_plan else "-"  # a graph of one step has no pass of several
+
     def cells(self) -> tuple[str, ...]:
         """The line as text."""
         signature = self.report.signature
@@ -55,12 +60,12 @@ class Line:
             f"{signature.state_bytes:,}",
             str(self.num_nodes),
             str(self.num_off_cuda),
-            f"{self.report.proof.difference:.1e}",
+            *(self._difference(plan) for plan in (ONE_PASS, STEP_BY_STEP)),
             f"{self.served_difference:.1e}",
         )
 
 
-HEADINGS = ("MODEL", "PARAMETERS", "STATES", "BYTES", "NODES", "OFF CUDA", "GRAPH", "SERVED")
+HEADINGS = ("MODEL", "PARAMETERS", "STATES", "BYTES", "NODES", "OFF CUDA", "ONE PASS", "STEPS", "SERVED")
 
 
 async def measure(names: Sequence[str], folder: Path) -> list[Line]:
