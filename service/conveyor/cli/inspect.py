@@ -10,6 +10,8 @@ from conveyor.cli.server_options import add_timeout, connected
 from conveyor.cli.table import format_bytes, format_table
 from conveyor.client import Model
 
+HEADER = ("ROLE", "NAME", "DTYPE", "SHAPE", "")
+
 
 def add_parser(subparsers: Any) -> None:
     """Adds the command."""
@@ -56,7 +58,7 @@ def describe_served(model: Model) -> str:
     """What a server tells of a model."""
     vocabulary = f"{len(model.vocabulary)} tokens" if model.vocabulary else "none"
     tensors = [
-        (role, info.name, info.dtype, str(list(info.shape)))
+        (role, info.name, info.dtype, str(list(info.shape)), "on request" if info.is_optional else "")
         for role in ("inputs", "noises", "states", "outputs", "contexts")
         for info in getattr(model, role)
     ]
@@ -69,6 +71,6 @@ def describe_served(model: Model) -> str:
             f"  context      {format_bytes(model.context_bytes)} per session",
             f"  vocabulary   {vocabulary}",
             "",
-            format_table(("ROLE", "NAME", "DTYPE", "SHAPE"), [(row[0].rstrip("s"), *row[1:]) for row in tensors], "  "),
+            format_table(HEADER, [(row[0].rstrip("s"), *row[1:]) for row in tensors], "  "),
         )
     )

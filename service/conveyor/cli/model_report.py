@@ -11,7 +11,7 @@ from conveyor.engine.ort import make_session, node_placement
 from conveyor.graph.model_file import ModelFile, read_model
 from conveyor.graph.placement import CUDA, NodePlacement, cuda_placement
 from conveyor.graph.serving import Scatter, ServingGraph, build_serving_graph
-from conveyor.signature import Axis, StateSpec, TensorSpec
+from conveyor.signature import Axis, OutputSpec, StateSpec, TensorSpec
 
 MAX_CELL = 90
 
@@ -56,7 +56,7 @@ def _tensors(model: ModelFile) -> str:
         *(_row("input", each) for each in signature.inputs),
         *(_row("noise", each, each.distribution) for each in signature.noises),
         *(_row("state", each, _state_note(each)) for each in signature.states),
-        *(_row("output", each, "scores the vocabulary" if each.is_logits else "") for each in signature.outputs),
+        *(_row("output", each, _output_note(each)) for each in signature.outputs),
         *(_row("context", each, _first(each.initialiser)) for each in signature.contexts),
     ]
     return format_table(("ROLE", "NAME", "DTYPE", "SHAPE", "AXES", "BYTES", ""), rows, "  ")
@@ -69,6 +69,12 @@ def _row(role: str, spec: TensorSpec, note: str = "") -> tuple[str, ...]:
 
 def _state_note(spec: StateSpec) -> str:
     return f"-> {spec.output}{'; ' + _first(spec.initialiser) if spec.initialiser else ''}"
+
+
+def _output_note(spec: OutputSpec) -> str:
+    if spec.is_logits:
+        return "scores the vocabulary"
+    return "on request" if spec.is_optional else ""
 
 
 def _first(initialiser: str) -> str:

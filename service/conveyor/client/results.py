@@ -74,11 +74,15 @@ class GeneratedToken:
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A tensor of a model's signature: per session, without batch and time axes."""
+    """A tensor of a model's signature: per session, without batch and time axes.
+
+    An output that `is_optional` is computed only in runs in which somebody asks for it.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    is_optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +185,7 @@ def model_from(message: model_pb2.Model) -> Model:
 
 
 def _tensors(specs: Sequence[model_pb2.TensorSpec]) -> tuple[TensorInfo, ...]:
-    return tuple(TensorInfo(spec.name, DTYPE_NAMES[spec.data_type], tuple(spec.shape)) for spec in specs)
+    return tuple(TensorInfo(spec.name, DTYPE_NAMES[spec.data_type], tuple(spec.shape), spec.optional) for spec in specs)
 
 
 def session_from(message: session_pb2.Session) -> SessionInfo:

@@ -17,6 +17,7 @@ from conveyor.engine.warm_up import warm_up_feeds
 from conveyor.graph.arena import Arena, Scatter, check_arena_size
 from conveyor.graph.errors import ModelError
 from conveyor.graph.model_file import ModelFile
+from conveyor.graph.optional import without_optional
 from conveyor.graph.serving import build_serving_graph
 from conveyor.store.memory import Rows
 
@@ -31,6 +32,9 @@ class Runner:
 
     `num_rows` counts the arenas' rows, row 0 included. Single steps run in fixed buffers: if `is_padded`, for up to
     `max_batch` sessions, padded to the next of a few sizes; if not, for small batches only. None pads on CUDA alone.
+
+    A model with optional outputs is loaded twice, on the same arenas: without them, for the runs that want none, and
+    whole. `graph` is the whole one.
     """
 
     def __init__(
@@ -39,12 +43,14 @@ class Runner:
         device = resolve(device)
         self.is_cuda = device.provider == "cuda"
         self.graph = build_serving_graph(model, num_rows=None, scatter=Scatter.ELEMENTS if self.is_cuda else Scatter.ND)
+        lean = without_optional(self.graph)
         num_threads = run_threads(device.num_threads)
-        self._session = make_session(self.graph.proto.SerializeToString(), device, num_threads)
+        self._session = make_session(lean.proto.SerializeToString(), device, num_threads)
         if self.is_cuda:
             report_nodes_off_cuda(self.placement())
         self._num_rows = num_rows
         self._specs = {spec.name: spec for spec in model.signature.outputs}
+        self._optional = {name for name, spec in self._specs.items() if spec.is_optional}
         self._logits = model.signature.logits
         where = ("cuda", device.device_id) if self.is_cuda else ("cpu", 0)
         self._heads = Heads(self._logits.dtype, device) if self._logits else None
@@ -54,15 +60,19 @@ class Runner:
         self._arenas = self._make_arenas(self.graph.arenas, self._arena_rows, device)
         self._context_rows = num_rows + max_batch
         self._contexts = self._make_arenas(self.graph.contexts, self._context_rows, device)
-        self._free = FreeBinding(self._session, self.graph, self._arenas, self._contexts, where)
-        self._fixed = FixedBindings(self._session, self.graph, self._arenas, self._contexts, where, sizes, num_rows)
+        self._free = FreeBinding(self._session, lean, self._arenas, self._contexts, where)
+        self._fixed = FixedBindings(self._session, lean, self._arenas, self._contexts, where, sizes, num_rows)
+        self._whole = self._free
+        if self._optional:
+            session = make_session(self.graph.proto.SerializeToString(), device, num_threads)
+            self._whole = FreeBinding(session, self.graph, self._arenas, self._contexts, where)
 
     def _fixed_sizes(self, max_batch: int, *, is_padded: bool) -> Sequence[int]:
         if not self.graph.can_batch:
             return (1,)
         if is_padded:
             return bucket_sizes(max_batch)
-        step_bytes = sum(spec.num_bytes for spec in self.graph.signature.outputs)
+        step_bytes = max(1, sum(spec.num_bytes for spec in self._specs.values() if not spec.is_optional))
         return range(1, max(1, min(max_batch, EXACT_SIZES, isqrt(2 * EXACT_BYTES // step_bytes))) + 1)
 
     def _make_arenas(self, arenas: Sequence[Arena], num_rows: int, device: Device) -> ArenaStore:
@@ -90,14 +100,19 @@ class Runner:
     def warm_up(self, num_sessions: int) -> float:
         """Makes a step of so many sessions in slots that nobody has yet, every head included; returns its seconds.
 
-        What a model cannot do shows here, before it serves, and the first client does not pay for first times.
+        What a model cannot do shows here, before it serves, and the first client does not pay for first times. If there
+        are optional outputs, a step with all of them comes first.
 
         Raises:
             ModelError: it cannot make a step.
         """
         results = Results()
+        feeds = warm_up_feeds(self.graph.signature, num_sessions)
         try:
-            self.run(warm_up_feeds(self.graph.signature, num_sessions), results)
+            if self._optional:
+                self.run(feeds, Results())
+                feeds.outputs = tuple(name for name in feeds.outputs if name not in self._optional)
+            self.run(feeds, results)
         except Exception as error:  # ONNX Runtime has a dozen kinds
             raise ModelError(f"the model cannot make a step: {str(error).splitlines()[0]}") from error
         return results.run_seconds
@@ -118,8 +133,9 @@ class Runner:
         if feeds.contexts:
             slots, rows = zip(*feeds.contexts, strict=True)
             self._contexts.write(slots, rows)
-        is_fixed = feeds.num_steps == 1 and len(feeds.read_slots) <= self._fixed.max_batch
-        binding: Binding = self._fixed if is_fixed else self._free
+        is_lean = self._optional.isdisjoint(feeds.outputs)
+        is_fixed = is_lean and feeds.num_steps == 1 and len(feeds.read_slots) <= self._fixed.max_batch
+        binding: Binding = self._fixed if is_fixed else self._free if is_lean else self._whole
         outputs = binding.run(feeds, self._outputs_of(feeds))
         if self._heads and self._logits and self._logits.name in outputs:
             self._heads.run(feeds, outputs[self._logits.name], results)

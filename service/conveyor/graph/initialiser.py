@@ -19,7 +19,7 @@ def initialiser_model(proto: ModelProto, signature: Signature) -> ModelProto | N
     """
     if not signature.initialisers:
         return None
-    part = _part(proto, [value for value in proto.graph.output if value.name in signature.initialisers])
+    part = part_of(proto, [value for value in proto.graph.output if value.name in signature.initialisers])
     given = {context.name for context in signature.given_contexts}
     if strays := sorted({value.name for value in part.graph.input} - given):
         raise ModelError(f"initialisers: they depend on {strays[0]}, which is not a context that the client gives")
@@ -28,14 +28,14 @@ def initialiser_model(proto: ModelProto, signature: Signature) -> ModelProto | N
 
 def step_model(proto: ModelProto, signature: Signature) -> ModelProto:
     """The graph without its initialisers. Its inputs are those that are left, whether or not a node reads them."""
-    part = _part(proto, [value for value in proto.graph.output if value.name not in signature.initialisers])
+    part = part_of(proto, [value for value in proto.graph.output if value.name not in signature.initialisers])
     names = {value.name for value in part.graph.input}
     steps = {spec.name for spec in (*signature.timed, *signature.states)}
     part.graph.input.extend(v for v in proto.graph.input if v.name in steps - names)
     return part
 
 
-def _part(proto: ModelProto, outputs: Sequence[ValueInfoProto]) -> ModelProto:
+def part_of(proto: ModelProto, outputs: Sequence[ValueInfoProto]) -> ModelProto:
     """What these outputs need, in the graph's order."""
     graph = proto.graph
     nodes, names = _needed(graph, {value.name for value in outputs})

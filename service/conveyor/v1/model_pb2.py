@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from conveyor.v1 import tensor_pb2 as conveyor_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63onveyor/v1/model.proto\x12\x0b\x63onveyor.v1\x1a\x18\x63onveyor/v1/tensor.proto\"\xa6\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12)\n\tsignature\x18\x04 \x01(\x0b\x32\x16.conveyor.v1.Signature\x12\x12\n\nvocabulary\x18\x05 \x03(\t\x12\x13\n\x0bstate_bytes\x18\x06 \x01(\x03\x12\x15\n\rcontext_bytes\x18\x07 \x01(\x03\"\xeb\x01\n\tSignature\x12\'\n\x06inputs\x18\x01 \x03(\x0b\x32\x17.conveyor.v1.TensorSpec\x12\'\n\x06states\x18\x02 \x03(\x0b\x32\x17.conveyor.v1.TensorSpec\x12(\n\x07outputs\x18\x03 \x03(\x0b\x32\x17.conveyor.v1.TensorSpec\x12)\n\x08\x63ontexts\x18\x04 \x03(\x0b\x32\x17.conveyor.v1.TensorSpec\x12\x0e\n\x06logits\x18\x05 \x01(\t\x12\'\n\x06noises\x18\x06 \x03(\x0b\x32\x17.conveyor.v1.TensorSpec\"S\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\tdata_type\x18\x02 \x01(\x0e\x32\x15.conveyor.v1.DataType\x12\r\n\x05shape\x18\x03 \x03(\x03\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.conveyor.v1.Model\"0\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.conveyor.v1.Modelb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63onveyor/v1/model.proto\x12\x0b\x63onveyor.v1\x1a\x18\x63onveyor/v1/tensor.proto\"\xa6\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12)\n\tsignature\x18\x04 \x01(\x0b\x32\x16.conveyor.v1.Signature\x12\x12\n\nvocabulary\x18\x05 \x03(\t\x12\x13\n\x0bstate_bytes\x18\x06 \x01(\x03\x12\x15\n\rcontext_bytes\x18\x07 \x01(\x03\"\xeb\x01\n\tSignature\x12\'\n\x06inputs\x18\x01 \x03(\x0b\x32\x17.conveyor.v1.TensorSpec\x12\'\n\x06states\x18\x02 \x03(\x0b\x32\x17.conveyor.v1.TensorSpec\x12(\n\x07outputs\x18\x03 \x03(\x0b\x32\x17.conveyor.v1.TensorSpec\x12)\n\x08\x63ontexts\x18\x04 \x03(\x0b\x32\x17.conveyor.v1.TensorSpec\x12\x0e\n\x06logits\x18\x05 \x01(\t\x12\'\n\x06noises\x18\x06 \x03(\x0b\x32\x17.conveyor.v1.TensorSpec\"e\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\tdata_type\x18\x02 \x01(\x0e\x32\x15.conveyor.v1.DataType\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x10\n\x08optional\x18\x04 \x01(\x08\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.conveyor.v1.Model\"0\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.conveyor.v1.Modelb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,13 +37,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNATURE']._serialized_start=236
   _globals['_SIGNATURE']._serialized_end=471
   _globals['_TENSORSPEC']._serialized_start=473
-  _globals['_TENSORSPEC']._serialized_end=556
-  _globals['_LISTMODELSREQUEST']._serialized_start=558
-  _globals['_LISTMODELSREQUEST']._serialized_end=577
-  _globals['_LISTMODELSRESPONSE']._serialized_start=579
-  _globals['_LISTMODELSRESPONSE']._serialized_end=635
-  _globals['_GETMODELREQUEST']._serialized_start=637
-  _globals['_GETMODELREQUEST']._serialized_end=685
-  _globals['_GETMODELRESPONSE']._serialized_start=687
-  _globals['_GETMODELRESPONSE']._serialized_end=740
+  _globals['_TENSORSPEC']._serialized_end=574
+  _globals['_LISTMODELSREQUEST']._serialized_start=576
+  _globals['_LISTMODELSREQUEST']._serialized_end=595
+  _globals['_LISTMODELSRESPONSE']._serialized_start=597
+  _globals['_LISTMODELSRESPONSE']._serialized_end=653
+  _globals['_GETMODELREQUEST']._serialized_start=655
+  _globals['_GETMODELREQUEST']._serialized_end=703
+  _globals['_GETMODELRESPONSE']._serialized_start=705
+  _globals['_GETMODELRESPONSE']._serialized_end=758
 # @@protoc_insertion_point(module_scope)
