@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, arguments: Sequence[str]) -> None:
-    export_options = ExportOptions(options.opset, options.precision, options.tolerance)
+    export_options = ExportOptions(options.opset, options.precision, options.tolerance, options.gates)
     text = read_text(options.text) if options.text else None
     source = load_source(options.source, options.vocabulary)
     # Names of files without their folders: the file travels, this machine's paths do not.
@@ -63,6 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--tolerance", type=float, default=DEFAULT_TOLERANCE, help="largest absolute difference, default %(default)s"
+    )
+    parser.add_argument(
+        "--gates",
+        action="store_true",
+        help="let LSTM layers give their gates as outputs on request, for conveyor watch",
     )
     forms = parser.add_mutually_exclusive_group()
     for flag, precision, text in _FORMS:

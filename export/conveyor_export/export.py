@@ -18,9 +18,10 @@ from torch import nn
 from conveyor.graph import ModelError, model_from_proto
 from conveyor.signature import Signature
 from conveyor_export.errors import GraphRefused, SourceError, UnsupportedOption
+from conveyor_export.gates import GatedLanguageModel
 from conveyor_export.metadata import write_metadata
 from conveyor_export.precision import Precision, quantize, round_weights, store_half
-from conveyor_export.proof import DEFAULT_TOLERANCE, Proof, prove_graph, prove_module
+from conveyor_export.proof import DEFAULT_TOLERANCE, Proof, prove_graph, prove_module, prove_same
 from conveyor_export.protocol import signature_of
 from conveyor_export.reasons import whole_reason
 from conveyor_export.report import ExportReport
@@ -39,11 +40,16 @@ _COARSE_SHARE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """How to export. `tolerance` is the largest absolute difference from PyTorch that the float32 graph may show."""
+    """How to export. `tolerance` is the largest absolute difference from PyTorch that the float32 graph may show.
+
+    `gates` makes a language model of LSTM layers also give their gates, as outputs on request; see
+    `conveyor_export.gates`.
+    """
 
     opset: int = DEFAULT_OPSET
     precision: Precision = Precision.FLOAT32
     tolerance: float = DEFAULT_TOLERANCE
+    gates: bool = False
 
     def __post_init__(self) -> None:
         if self.opset not in OPSETS:
@@ -92,6 +98,8 @@ def export_model(
     _check_path(path)
     _check_provenance(provenance or {})
     module = _frozen_copy(module)
+    if options.gates:
+        module = _with_gates(module, options.tolerance)
     signature = signature_of(module)
     _check_vocabulary(signature, vocabulary)
     scored = None if text is None else encode_text(signature, vocabulary, text)
@@ -138,6 +146,12 @@ def _frozen_copy(module: nn.Module) -> nn.Module:
         return copy.deepcopy(module).cpu().eval().requires_grad_(False)
     except Exception as error:  # the user's module may hold anything
         raise SourceError(f"{type(module).__name__}: cannot be copied: {whole_reason(error)}") from error
+
+
+def _with_gates(module: nn.Module, tolerance: float) -> nn.Module:
+    gated = GatedLanguageModel(module).eval().requires_grad_(False)
+    prove_same(gated, module, tolerance)
+    return gated
 
 
 def _check_vocabulary(signature: Signature, vocabulary: Sequence[str] | None) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from conveyor.signature import Signature, TensorSpec
 from conveyor_export.cases import Case, cut, given, make_cases, make_plans
 from conveyor_export.errors import DtypeMismatch, NameMismatch, ShapeMismatch, ValueMismatch
-from conveyor_export.protocol import Tensors, call_initialise, call_module
+from conveyor_export.protocol import Tensors, call_initialise, call_module, signature_of
 from conveyor_export.runtime import Arrays, GraphRunner, InitialiserRunner
 from conveyor_export.shapes import full_shape, has_batch, random_inputs
 
@@ -56,6 +56,24 @@ def prove_module(module: nn.Module, signature: Signature) -> None:
     for spec, tensor in _results(signature, outputs, states):
         _check_dtype(spec.name, spec.dtype, str(tensor.dtype).removeprefix("torch."))
         _check_shape(spec.name, full_shape(spec, case.num_sessions, num_steps), tuple(tensor.shape))
+
+
+def prove_same(module: nn.Module, original: nn.Module, tolerance: float) -> None:
+    """Holds a module of one step a run against the one that it was made from, both eager; it may give more outputs.
+
+    Raises:
+        SourceError: one of them does not run.
+        ValueMismatch: an output or a state of the original differs.
+    """
+    signature, expected_signature = signature_of(module), signature_of(original)
+    worst = (0.0, "")
+    for case in make_cases(original, expected_signature):
+        expected = _run_module(original, expected_signature, case, _whole(expected_signature.fixed_steps, case))
+        got = _run_module(module, signature, case, (1,) * case.num_steps)
+        difference, name = max((difference, name) for name, difference in _differences(expected, got))
+        worst = max(worst, (difference, f"{name}, {case.num_sessions} sessions, {case.num_steps} steps, {case.origin}"))
+    if not worst[0] <= tolerance:
+        raise ValueMismatch(*worst, tolerance)
 
 
 def prove_graph(
@@ -102,12 +120,16 @@ def _comparisons(
         if opening:
             opened = _open(module, opening, given(signature, case.inputs))
             yield _Comparison(*opened, _OPENING, f"{sessions} {_OPENING}", 1)
-        whole = (own_steps,) * (case.num_steps // own_steps) if own_steps else (case.num_steps,)
-        expected = _run_module(module, signature, case, whole)
+        expected = _run_module(module, signature, case, _whole(own_steps, case))
         for plan, chunks in make_plans(signature, case):
             got = _run_graph(runner, signature, case, chunks)
             where = f"{sessions}, {case.num_steps} steps {plan}, {case.origin}"
             yield _Comparison(expected, got, plan, where, len(chunks))
+
+
+def _whole(own_steps: int | None, case: Case) -> tuple[int, ...]:
+    """The fewest chunks that a module of so many steps a run takes a case in."""
+    return (own_steps,) * (case.num_steps // own_steps) if own_steps else (case.num_steps,)
 
 
 def _open(module: nn.Module, opening: InitialiserRunner, contexts: Tensors) -> tuple[Arrays, Arrays]:

@@ -41,6 +41,14 @@ def test_exports_a_checkpoint(checkpoint: Path, tmp_path: Path, capsys: pytest.C
     assert list(read.vocabulary.symbols) == SYMBOLS
 
 
+def test_gates_are_outputs_on_request(checkpoint: Path, tmp_path: Path) -> None:
+    """With `--gates` a trained model's file offers its gates."""
+    assert main([str(checkpoint), str(tmp_path / "m.onnx"), "--gates"]) == 0
+
+    optional = [spec.name for spec in read_model(tmp_path / "m.onnx").signature.outputs if spec.is_optional]
+    assert optional == ["forget0", "input0", "output0", "candidate0", "cell0"]
+
+
 def test_exports_a_module_from_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`package.module:attribute` names a module, here one that can only be stepped, and the notice says so."""
     assert main(["tests.export.custom_modules:cell_loop", str(tmp_path / "m.onnx")]) == 0
@@ -79,6 +87,7 @@ def test_vocabulary_file_replaces_the_checkpoints(checkpoint: Path, tmp_path: Pa
         ([TAGGER, "--opset", "22"], "opset: expected 18 to 21, got 22"),
         ([TAGGER, "--tolerance", "-1"], "tolerance: expected a positive number"),
         ([TAGGER, "--text", "{tmp}/none.txt"], "No such file"),
+        ([TAGGER, "--gates"], "gates: only a model of conveyor-train can be made to give them, not Tagger"),
         ([TAGGER, "--int8"], "int8: ONNX Runtime has an int8 kernel for LSTM, none for GRU"),
         (["{tmp}/best.pt", "--text", "{tmp}/short.txt"], "text: too short"),
         ([TAGGER, "--tolerance", "1e-12"], "more than the tolerance 1e-12"),

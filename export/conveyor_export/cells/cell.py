@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 States = dict[str, Tensor]
+Shown = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,26 @@ class Cell(nn.Module):
 
     def forward(self, x_BI: Tensor, states: States) -> tuple[Tensor, States]:
         """Consumes one step; returns the output and the new states."""
+        raise NotImplementedError
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """What `step` shows, by name."""
+        return ()
+
+    def step(self, x_BI: Tensor, states: States) -> tuple[Tensor, States, Shown]:
+        """Like `forward`, and shows what happens inside: `[B, H]` by name."""
+        return (*self(x_BI, states), {})
+
+
+class GatedCell(Cell):
+    """A cell that shows its gates: a subclass computes a step in `step`, and names in `shown` what is to be seen."""
+
+    def forward(self, x_BI: Tensor, states: States) -> tuple[Tensor, States]:
+        y_BH, states, _ = self.step(x_BI, states)
+        return y_BH, states
+
+    def step(self, x_BI: Tensor, states: States) -> tuple[Tensor, States, Shown]:
         raise NotImplementedError
 
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from conveyor_export.cells.cell import Cell, States, StateShape, uniform
-from conveyor_export.cells.lstm import LSTMCell
+from conveyor_export.cells.cell import GatedCell, Shown, States, StateShape, uniform
+from conveyor_export.cells.lstm import SHOWN, LSTMCell
 
 DEPTH_BIAS = -1.0  # close to a plain stack at first
 
@@ -25,7 +25,7 @@ class DepthGate(nn.Module):
         return torch.sigmoid(linear(x_BH, self.W, self.b) + self.own * own_c_BH + self.lower * lower_c_BH)
 
 
-class DepthGatedLSTM(Cell):
+class DepthGatedLSTM(GatedCell):
     """A stack of LSTM layers with peepholes on all gates, and a depth gate below each but the first.
 
     What goes up is the lower layer's cell state of the same step: it is no state of its own.
@@ -41,23 +41,30 @@ class DepthGatedLSTM(Cell):
         self.dropout = nn.Dropout(dropout)
         self.depth_gates = nn.ModuleList(DepthGate(hidden_size) for _ in sizes[1:])
 
-    def forward(self, x_BI: Tensor, states: States) -> tuple[Tensor, States]:
-        x, lower_c, new = x_BI, None, dict[str, Tensor]()
+    @property
+    def shown(self) -> tuple[str, ...]:
+        return tuple(f"{name}{number}" for number in range(len(self.layers)) for name in SHOWN)
+
+    def step(self, x_BI: Tensor, states: States) -> tuple[Tensor, States, Shown]:
+        x, lower_c, new, shown = x_BI, None, dict[str, Tensor](), dict[str, Tensor]()
         for number, layer in enumerate(self.layers):
             h, c = states[f"h{number}"], states[f"c{number}"]
             from_below = None if lower_c is None else self.depth_gates[number - 1](x, c, lower_c) * lower_c
-            x, lower_c = self._step_layer(layer, self.dropout(x) if number else x, h, c, from_below)
+            x, lower_c, inside = self._step_layer(layer, self.dropout(x) if number else x, h, c, from_below)
             new |= {f"h{number}": x, f"c{number}": lower_c}
-        return x, new
+            shown |= {f"{name}{number}": value for name, value in inside.items()}
+        return x, new, shown
 
     @staticmethod
     def _step_layer(
         layer: nn.Module, x_BI: Tensor, h_BH: Tensor, c_BH: Tensor, from_below: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Shown]:
         assert isinstance(layer, LSTMCell)  # noqa: S101  # a ModuleList forgets what is in it
         i, f = layer.gate("i", x_BI, h_BH, c_BH), layer.gate("f", x_BI, h_BH, c_BH)
-        c = f * c_BH + i * torch.tanh(layer.gates["c"](x_BI, h_BH))
+        candidate = torch.tanh(layer.gates["c"](x_BI, h_BH))
+        c = f * c_BH + i * candidate
         if from_below is not None:
             c = c + from_below
-        h = layer.gate("o", x_BI, h_BH, c) * torch.tanh(c)
-        return h, c
+        o = layer.gate("o", x_BI, h_BH, c)
+        h = o * torch.tanh(c)
+        return h, c, layer.show(f, i, o, candidate, c)

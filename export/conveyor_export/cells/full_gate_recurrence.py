@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from conveyor_export.cells.cell import States, StateShape, uniform
+from conveyor_export.cells.cell import Shown, States, StateShape, uniform
 from conveyor_export.cells.lstm import LSTMCell
 
 GATES = "ifo"
@@ -26,13 +26,14 @@ class FullGateRecurrenceCell(LSTMCell):
             {f"R{pair}": nn.Parameter(uniform(hidden_size, hidden_size, hidden_size)) for pair in pairs}
         )
 
-    def forward(self, x_BI: Tensor, states: States) -> tuple[Tensor, States]:
+    def step(self, x_BI: Tensor, states: States) -> tuple[Tensor, States, Shown]:
         h, c = states["h"], states["c"]
         i, f = self._recurrent_gate("i", x_BI, c, states), self._recurrent_gate("f", x_BI, c, states)
-        c = f * c + i * torch.tanh(self.gates["c"](x_BI, h))
+        candidate = torch.tanh(self.gates["c"](x_BI, h))
+        c = f * c + i * candidate
         o = self._recurrent_gate("o", x_BI, c, states)
         h = o * torch.tanh(c)
-        return h, {"h": h, "c": c, "i": i, "f": f, "o": o}
+        return h, {"h": h, "c": c, "i": i, "f": f, "o": o}, self.show(f, i, o, candidate, c)
 
     def _recurrent_gate(self, name: str, x_BI: Tensor, c_BH: Tensor, states: States) -> Tensor:
         before = [linear(states[source], self.between[f"R{source}{name}"]) for source in GATES]

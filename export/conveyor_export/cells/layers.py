@@ -6,11 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from conveyor.signature import Axis, StateSpec
-from conveyor_export.cells.cell import Cell, States
+from conveyor_export.cells.cell import Cell, GatedCell, Shown, States
 
 
-class Stack(Cell):
-    """Layers of one kind; each reads what the one below gives at the same step. A state is named with its layer."""
+class Stack(GatedCell):
+    """Layers of one kind; each reads what the one below gives at the same step.
+
+    States, and what the layers show, are named with their layer.
+    """
 
     def __init__(
         self, make: Callable[[int, int], Cell], input_size: int, hidden_size: int, num_layers: int, dropout: float = 0.0
@@ -22,12 +25,23 @@ class Stack(Cell):
         self.dropout = nn.Dropout(dropout)
         self._names = [list(cell.states) for cell in cells]
 
-    def forward(self, x_BI: Tensor, states: States) -> tuple[Tensor, States]:
-        new: States = {}
+    @property
+    def shown(self) -> tuple[str, ...]:
+        return tuple(f"{name}{number}" for number, layer in enumerate(self.layers) for name in _cell(layer).shown)
+
+    def step(self, x_BI: Tensor, states: States) -> tuple[Tensor, States, Shown]:
+        new, shown = dict[str, Tensor](), dict[str, Tensor]()
         for number, (layer, names) in enumerate(zip(self.layers, self._names, strict=True)):
-            x_BI, after = layer(self.dropout(x_BI) if number else x_BI, {n: states[f"{n}{number}"] for n in names})
+            own = {name: states[f"{name}{number}"] for name in names}
+            x_BI, after, inside = _cell(layer).step(self.dropout(x_BI) if number else x_BI, own)
             new |= {f"{name}{number}": state for name, state in after.items()}
-        return x_BI, new
+            shown |= {f"{name}{number}": value for name, value in inside.items()}
+        return x_BI, new, shown
+
+
+def _cell(layer: nn.Module) -> Cell:
+    assert isinstance(layer, Cell)  # noqa: S101  # a ModuleList forgets what is in it
+    return layer
 
 
 class Steps(nn.Module):
