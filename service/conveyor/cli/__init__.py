@@ -16,6 +16,7 @@ COMMANDS = {
     "score": "measure how well a model predicts a text",
     "sessions": "list the open sessions of a server",
     "top": "watch a server at work",
+    "watch": "watch what the gates of an LSTM do while it reads a text",
 }
 
 

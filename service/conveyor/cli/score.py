@@ -2,14 +2,13 @@
 
 import argparse
 import asyncio
-import lzma
 import sys
 from math import isnan, log
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from conveyor.cli.server_options import add_address, connected
+from conveyor.cli.text_file import add_text, read_text
 from conveyor.client import Model, Session
 
 BLOCK_TOKENS = 1 << 14
@@ -22,33 +21,18 @@ def add_parser(subparsers: Any) -> None:
         help="measure how well a model predicts a text",
         description="Tells how many bits per character a model needs for a text, streamed through one session.",
     )
-    parser.add_argument("file", metavar="FILE", help="UTF-8 text, plain or .xz; - reads it from stdin")
+    add_text(parser)
     add_address(parser)
     parser.add_argument("--model", default="", help="name of the model; needed if the server has several")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    asyncio.run(_score(args, read_text(args.file)))
-    return 0
-
-
-def read_text(name: str) -> str:
-    """Text of a file, a compressed one, or stdin.
-
-    Raises:
-        ValueError: it is not what its name says, or less than two characters long.
-    """
-    try:
-        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        text = (lzma.decompress(data) if name.endswith(".xz") else data).decode()
-    except lzma.LZMAError:
-        raise ValueError(f"{name}: not an xz file") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+    text = read_text(args.file)
     if len(text) < 2:
-        raise ValueError(f"{name}: nothing to predict in {len(text)} characters")
-    return text
+        raise ValueError(f"{args.file}: nothing to predict in {len(text)} characters")
+    asyncio.run(_score(args, text))
+    return 0
 
 
 async def _score(args: argparse.Namespace, text: str) -> None:
