@@ -2,17 +2,16 @@
 
 import argparse
 import asyncio
-import re
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from conveyor.cli.gate_layers import Layer, find_layer
 from conveyor.cli.gate_view import Moment, bars, coloured, heading, level
 from conveyor.cli.server_options import add_address, connected, seconds
 from conveyor.cli.text_file import add_text, read_text
@@ -57,57 +56,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """A layer whose gates can be asked for. Output `cell0` is the gate `cell` of layer 0."""
-
-    number: int
-    gates: tuple[str, ...]
-    num_units: int
-
-
 async def _watch(args: argparse.Namespace, text: str) -> None:
     async with connected(args) as client, client.open(args.model) as session:
         tokens = _tokens(session.model, text)
-        layer = find_layer(session.model, args)
+        layer = find_layer(session.model, args.layer, args.gate, args.unit)
         unit = args.unit
         if unit is None:
             unit = await _liveliest(client, session.model, layer, args.gate, tokens)
         title = f"{session.model.name}, layer {layer.number}, unit {unit}: {args.gate}"
         await _show(title, args.gate, _moments(session, layer, unit, tokens), args.delay)
-
-
-def find_layer(model: Model, args: argparse.Namespace) -> Layer:
-    """The layer that the options name.
-
-    Raises:
-        ValueError: the model offers no gates, or not of this layer, not this one, or has no such unit.
-    """
-    layers = offered_layers(model)
-    if not layers:
-        raise ValueError(f"model {model.name} offers no gates: export it again with conveyor-export --gates")
-    layer = layers.get(max(layers) if args.layer is None else args.layer)
-    if layer is None:
-        raise ValueError(
-            f"--layer {args.layer}: model {model.name} offers layers {', '.join(map(str, sorted(layers)))}"
-        )
-    if args.gate not in layer.gates:
-        raise ValueError(f"--gate {args.gate}: layer {layer.number} offers {', '.join(layer.gates)}")
-    if args.unit is not None and not 0 <= args.unit < layer.num_units:
-        raise ValueError(f"--unit {args.unit}: layer {layer.number} has units 0 to {layer.num_units - 1}")
-    return layer
-
-
-def offered_layers(model: Model) -> dict[int, Layer]:
-    """The layers whose gates are among the model's optional outputs, by their numbers."""
-    layers: dict[int, Layer] = {}
-    for info in model.outputs:
-        match = re.fullmatch(r"([a-z_]+)(\d+)", info.name)
-        if match and info.is_optional and len(info.shape) == 1:
-            number = int(match[2])
-            gates = layers[number].gates if number in layers else ()
-            layers[number] = Layer(number, (*gates, match[1]), info.shape[0])
-    return layers
 
 
 def _tokens(model: Model, text: str) -> list[Token]:
@@ -127,7 +84,7 @@ def _chunks(tokens: list[Token]) -> Iterator[list[Token]]:
 
 async def _liveliest(client: Client, model: Model, layer: Layer, gate: str, tokens: list[Token]) -> int:
     """The unit whose colour varies most over the beginning of the text, read in a session of its own."""
-    output, rows = f"{gate}{layer.number}", list[list[float]]()
+    output, rows = layer.output(gate), list[list[float]]()
     async with client.open(model.name, version=model.version) as session:
         for chunk in _chunks(tokens[:SURVEY_TOKENS]):
             answer = await session.step([token for token, _ in chunk], outputs=[output])
@@ -142,7 +99,7 @@ def _variance(values: list[float]) -> float:
 
 
 async def _moments(session: Session, layer: Layer, unit: int, tokens: list[Token]) -> AsyncIterator[Moment]:
-    names = {gate: f"{gate}{layer.number}" for gate in layer.gates}
+    names = {gate: layer.output(gate) for gate in layer.gates}
     for chunk in _chunks(tokens):
         answer = await session.step([token for token, _ in chunk], outputs=list(names.values()))
         steps = {gate: answer[name].tolist() for gate, name in names.items()}
