@@ -13,6 +13,7 @@ import pytest
 from conveyor.cli import COMMANDS, main
 from conveyor.client import connect_sync
 from tests.client.serving import SYMBOLS, ServerProcess
+from tests.models import make_context_model, save_model
 
 Capture = pytest.CaptureFixture[str]
 TEXT = "abcdefghijklmnopqrs" * 30
@@ -28,6 +29,24 @@ def test_inspect_tells_of_a_file(models: Path, capsys: Capture) -> None:
     assert "chunks of any lengths run together" in report
     assert re.search(r"on the CPU\n.*LSTM", report)
     assert re.search(r"on CUDA\n +(\d+) of \1 nodes", report)
+
+
+def test_inspect_tells_every_role(tmp_path: Path, capsys: Capture) -> None:
+    """What a client gives, what is computed of it and what is drawn are told apart."""
+    path = save_model(tmp_path, make_context_model()[0])
+
+    assert main(["inspect", str(path)]) == 0
+
+    report = capsys.readouterr().out
+    for part in (
+        r"context +92 B per session",
+        r"heads +whole outputs, top-k of logits, log-probability of given tokens, sampling",
+        r"noise +noise +float32 +\[20\] +time 0, batch 1 +80 +normal",
+        r"state +h +float32 .* -> h_out; computed once as h_first",
+        r"context +picture +float32 +\[3\] +batch 0 +12\n",
+        r"context +leaning +float32 +\[20\] +batch 0 +80 +computed once as leaning_first",
+    ):
+        assert re.search(part, report), part
 
 
 def test_inspect_lists_every_node_if_asked(models: Path, capsys: Capture) -> None:

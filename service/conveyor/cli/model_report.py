@@ -11,7 +11,7 @@ from conveyor.engine.ort import make_session, node_placement
 from conveyor.graph.model_file import ModelFile, read_model
 from conveyor.graph.placement import CUDA, NodePlacement, cuda_placement
 from conveyor.graph.serving import Scatter, ServingGraph, build_serving_graph
-from conveyor.signature import Axis, OutputSpec, StateSpec, TensorSpec
+from conveyor.signature import Axis, OutputSpec, Signature, StateSpec, TensorSpec
 
 MAX_CELL = 90
 
@@ -46,8 +46,19 @@ def _summary(path: Path, model: ModelFile) -> str:
             f"  state        {format_bytes(model.signature.state_bytes)} per session",
             f"  context      {format_bytes(model.signature.context_bytes)} per session",
             f"  vocabulary   {vocabulary}",
+            f"  heads        {_heads(model.signature)}",
         )
     )
+
+
+def _heads(signature: Signature) -> str:
+    """What answers may be made of."""
+    heads = ["whole outputs"]
+    if signature.logits:
+        heads.append(f"top-k of {signature.logits.name}")
+    if signature.logits and signature.takes_tokens:
+        heads += ["log-probability of given tokens", "sampling"]
+    return ", ".join(heads)
 
 
 def _tensors(model: ModelFile) -> str:
