@@ -14,6 +14,9 @@ from conveyor_export.protocol import Tensors
 from conveyor_export.ranges import check_positive
 
 
+PAPER = -3.0  # an empty pixel in logits: what the first canvas is before it is learned
+
+
 @dataclass(frozen=True, slots=True)
 class DRAWConfig:
     """Sizes, lengths in pixels. With `num_classes` the decoder is told which class it paints, as a one-hot vector."""
@@ -49,7 +52,7 @@ class DRAW(nn.Module):
         self.decoder = LSTMCell(Z + config.num_classes, H)
         self.mean, self.log_deviation = nn.Linear(H, Z), nn.Linear(H, Z)
         self.patch = nn.Linear(H, config.write_size**2)
-        self.canvas = nn.Parameter(torch.zeros(shape))
+        self.canvas = nn.Parameter(torch.full(shape, PAPER))
         self.h_dec, self.h_enc = nn.Parameter(torch.zeros(H)), nn.Parameter(torch.zeros(H))
 
     def first_states(self) -> Tensors:

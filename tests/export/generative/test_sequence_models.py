@@ -81,9 +81,7 @@ class Rest(torch.nn.Module):
         return joined[..., self.num_features :]
 
 
-def log_density(
-    kind: str, made: SequenceModel, generated: dict[str, Tensor], epsilon: Tensor, noise: Tensor
-) -> Tensor:
+def log_density(kind: str, made: SequenceModel, generated: dict[str, Tensor], epsilon: Tensor, noise: Tensor) -> Tensor:
     """Of what was generated, from its mean alone where it is bits, and from its noise where it is real numbers."""
     x, mean = generated["x"], generated["mean"]
     if kind == "bits":
