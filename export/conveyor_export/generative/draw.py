@@ -13,7 +13,6 @@ from conveyor_export.generative.window import Attention, Window
 from conveyor_export.protocol import Tensors
 from conveyor_export.ranges import check_positive
 
-
 PAPER = -3.0  # an empty pixel in logits: what the first canvas is before it is learned
 
 

@@ -15,7 +15,7 @@ _SESSION = Axis(batch=0)
 class Paint(nn.Module):
     """Nothing goes in: each step is a glimpse that is drawn from the prior and painted.
 
-    Context `label` `[B, num_classes]`, if there are classes. Noise `epsilon`. Outputs: `picture`, the canvas so far, its
+    Context `label` `[B, num_classes]`, if there are classes. Noise `epsilon`. Outputs: `picture`, the canvas so far in
     greys from 0 to 1, `[T, B, height, width]`; `window` `[T, B, 5]`, where it was painted: see `window.Window`.
     """
 

@@ -42,7 +42,7 @@ class Generate(nn.Module):
 
 
 class Score(nn.Module):
-    """A client's sequence goes in; what comes out is each step's share of the bound, in one draw of the latent variables.
+    """A client's sequence goes in, each step's share of the bound comes out, for one draw of the latent variables.
 
     Input `x` `[T, B, X]`, noise `epsilon`. Outputs: `log_likelihood` and `kl`, both `[T, B]` in nats; the bound is the
     sum over all steps of the first minus the second.

@@ -1,4 +1,4 @@
-"""The window of DRAW: a grid of Gaussian filters that reads from an image and writes to it (Gregor and others, 2015)."""
+"""The window of DRAW (Gregor and others, 2015): a grid of Gaussian filters that reads an image, or writes to it."""
 
 from dataclasses import dataclass
 

@@ -20,7 +20,7 @@ Note = tuple[float, float, list[int]]  # the quarters at which it starts and sto
 class Chorales:
     """Rolls of 0 and 1, `[steps, NUM_KEYS]` float32 each."""
 
-    training: list[Tensor]
+    learned: list[Tensor]
     held_out: list[Tensor]
 
 
