@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m conveyor_export.composer", description=_ABOUT)
     parser.add_argument("--out", type=Path, default=Path("runs/composer"), help="folder; default %(default)s")
     options = parser.parse_args(arguments)
-    run(read_chorales(), options.out)
+    try:
+        chorales = read_chorales()
+    except ImportError as error:
+        sys.stderr.write(f"composer: {error}: the chorales come with it (pip install music21)\n")
+        return 1
+    run(chorales, options.out)
     return 0
 
 

@@ -1,12 +1,13 @@
 """Chorales as rolls, and the demo that learns them, scores them and composes."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from conveyor_export.composer.chorales import LOWEST_KEY, NUM_KEYS, Chorales, pad, roll_of
-from conveyor_export.composer.command import run
+from conveyor_export.composer.command import main, run
 from conveyor_export.composer.training import RECIPES
 
 
@@ -41,3 +42,15 @@ def test_the_demo_scores_and_composes(tmp_path: Path, capsys: pytest.CaptureFixt
     }
     assert all(f"{name}: bound on 3 chorales that it never saw: -" in said for name in RECIPES)
     assert (tmp_path / "chorales.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_corpus_has_to_be_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without music21 the command says what is missing, and trains nothing."""
+    monkeypatch.setitem(sys.modules, "music21", None)
+
+    assert main(["--out", str(tmp_path / "out")]) == 1
+
+    assert "music21" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
