@@ -134,3 +134,14 @@ def test_a_window_of_one_filter_is_refused() -> None:
     """It would have no stride; the error names the field."""
     with pytest.raises(ValueError, match="read_size: a window needs two filters a side, got 1"):
         DRAWConfig(read_size=1)
+
+
+def test_number_of_parameters() -> None:
+    """It is the paper's: windows, LSTMs, q(z) and patch, and the first canvas and hidden vectors."""
+    H, Z, N = 32, 4, 3
+    made = DRAW(DRAWConfig(8, 6, hidden_size=H, latent_size=Z, read_size=N, write_size=N))
+
+    encoder, decoder = 4 * H * (2 * N**2 + H + H + 1), 4 * H * (Z + H + 1)
+    reading, writing = 5 * (H + 1), (N**2 + 5) * (H + 1)
+    expected = reading + encoder + 2 * Z * (H + 1) + decoder + writing + 8 * 6 + 2 * H
+    assert sum(parameter.numel() for parameter in made.parameters()) == expected

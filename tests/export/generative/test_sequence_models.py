@@ -134,3 +134,10 @@ def test_sizes_are_checked() -> None:
         Sizes(3, latent_size=0)
     with pytest.raises(ValueError, match="kind: expected one of real, bits, got 'notes'"):
         Sizes(3, kind="notes")
+
+
+def test_number_of_parameters_of_storn() -> None:
+    """It is the paper's: a tanh RNN that generates, its output, another that recognises, and q(z)."""
+    generator, recognition = H * (X + Z + H + 1) + X * (H + 1), H * (X + H + 1) + 2 * Z * (H + 1)
+
+    assert sum(parameter.numel() for parameter in make(STORN, "bits").parameters()) == generator + recognition
