@@ -59,9 +59,12 @@ class SequenceModel(nn.Module):
 
 
 def two_layers(num_inputs: int, num_features: int) -> nn.Sequential:
-    """Features of a vector: two rectified layers."""
-    first, second = nn.Linear(num_inputs, num_features), nn.Linear(num_features, num_features)
-    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
+    """Features of a vector: two rectified layers, which keep its size at first (He and others, 2015)."""
+    layers = nn.Linear(num_inputs, num_features), nn.Linear(num_features, num_features)
+    for layer in layers:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(layer.bias)
+    return nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU())
 
 
 def join(*parts: Tensor) -> Tensor:
