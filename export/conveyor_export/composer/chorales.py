@@ -25,7 +25,7 @@ class Chorales:
 
 
 def read_chorales() -> Chorales:
-    """Every chorale of four voices and at most 128 quarters, once; of their numbers' order each eighth is held out.
+    """Every chorale of four voices and at most 128 quarters, none twice; each eighth, from the first on, is held out.
 
     Raises:
         ImportError: music21 is not installed.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from conveyor_export.cells.lstm import LSTMCell
 from conveyor_export.generative.gaussian import Gaussian, standard
-from conveyor_export.generative.likelihoods import bits_log_likelihood
+from conveyor_export.generative.likelihoods import counts_log_likelihood
 from conveyor_export.generative.sequence_model import join
 from conveyor_export.generative.window import Attention, Window
 from conveyor_export.protocol import Tensors
@@ -18,7 +18,10 @@ PAPER = -3.0  # an empty pixel in logits: what the first canvas is before it is 
 
 @dataclass(frozen=True, slots=True)
 class DRAWConfig:
-    """Sizes, lengths in pixels. With `num_classes` the decoder is told which class it paints, as a one-hot vector."""
+    """Sizes, lengths in pixels. With `num_classes` the decoder is told which class it paints, as a one-hot vector.
+
+    `pixel_bits` is how many bits a pixel stands for: its grey is the share of them that are black.
+    """
 
     height: int = 8
     width: int = 8
@@ -27,9 +30,10 @@ class DRAWConfig:
     read_size: int = 3
     write_size: int = 3
     num_classes: int = 0
+    pixel_bits: int = 1
 
     def __post_init__(self) -> None:
-        check_positive(self, "height", "width", "hidden_size", "latent_size")
+        check_positive(self, "height", "width", "hidden_size", "latent_size", "pixel_bits")
         for name in ("read_size", "write_size"):
             if getattr(self, name) < 2:
                 raise ValueError(f"{name}: a window needs two filters a side, got {getattr(self, name)}")
@@ -86,8 +90,8 @@ class DRAW(nn.Module):
     def bound(self, image: Tensor, label: Tensor, epsilon_TBZ: Tensor) -> Tensor:
         """A lower bound `[B]`, in nats, on the log-likelihood of images painted in T glimpses."""
         states = {name: first.expand(len(image), *first.shape) for name, first in self.first_states().items()}
-        kl = torch.zeros(len(image))
+        kl = image.new_zeros(len(image))
         for epsilon_BZ in epsilon_TBZ.unbind():
             found, states = self.look(image, label, epsilon_BZ, states)
             kl = kl + found["kl"]
-        return bits_log_likelihood(states["canvas"], image).sum((1, 2)) - kl
+        return counts_log_likelihood(states["canvas"], image, self.config.pixel_bits).sum((1, 2)) - kl

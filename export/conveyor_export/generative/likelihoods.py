@@ -57,8 +57,15 @@ class BitsLikelihood(nn.Module):
 
 
 def bits_log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
-    """In nats, of each bit; x may lie between 0 and 1, as a grey of an image does."""
+    """In nats, of each bit."""
     return x * logits - softplus(logits)
+
+
+def counts_log_likelihood(logits: Tensor, share: Tensor, num_bits: int) -> Tensor:
+    """In nats, of the share of so many bits that are set: a binomial distribution."""
+    total = share.new_tensor(num_bits)
+    ways = torch.lgamma(total + 1) - torch.lgamma(share * total + 1) - torch.lgamma((1 - share) * total + 1)
+    return num_bits * bits_log_likelihood(logits, share) + ways
 
 
 LIKELIHOODS = {"real": RealLikelihood, "bits": BitsLikelihood}

@@ -1,10 +1,10 @@
 """Diagonal Gaussians and likelihoods, against PyTorch's own distributions."""
 
 import torch
-from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
+from torch.distributions import Bernoulli, Binomial, Independent, Normal, kl_divergence
 
 from conveyor_export.generative.gaussian import Gaussian, GaussianLayer, standard
-from conveyor_export.generative.likelihoods import BitsLikelihood, RealLikelihood
+from conveyor_export.generative.likelihoods import BitsLikelihood, RealLikelihood, counts_log_likelihood
 
 B, F, X = 5, 7, 3
 
@@ -68,3 +68,15 @@ def test_bits() -> None:
     torch.testing.assert_close(probability, expected.mean)
     torch.testing.assert_close(drawn.mean(0), probability, atol=1e-3, rtol=0)
     assert set(drawn.unique().tolist()) == {0.0, 1.0}
+
+
+def test_counts_of_bits() -> None:
+    """Scored as PyTorch's binomial distribution scores them; of one bit, as a Bernoulli distribution does."""
+    torch.manual_seed(0)
+    logits, counts = torch.randn(B, X), torch.randint(0, 17, (B, X)).float()
+    bits = (counts > 8).float()
+
+    many, one = counts_log_likelihood(logits, counts / 16, 16), counts_log_likelihood(logits, bits, 1)
+
+    torch.testing.assert_close(many, Binomial(16, logits=logits).log_prob(counts), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(one, Bernoulli(logits=logits).log_prob(bits))
