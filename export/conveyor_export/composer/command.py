@@ -54,7 +54,7 @@ async def _use(held_out: list[torch.Tensor], folder: Path) -> None:
     async with await start_server(settings) as server, connect(server.address) as client:
         for name in RECIPES:
             await _tell(client, name, held_out)
-            rows[name] = await compose(client, name, NUM_COMPOSED, NUM_QUARTERS)
+            rows[name.upper()] = await compose(client, name, NUM_COMPOSED, NUM_QUARTERS)
     draw_rolls(rows, folder / "chorales.png")
     tqdm.write(str(folder / "chorales.png"))
 
