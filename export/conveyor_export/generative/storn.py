@@ -4,9 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from conveyor_export.cells.elman import ElmanCell
-from conveyor_export.generative.gaussian import LEAST_DEVIATION, Gaussian, standard
+from conveyor_export.generative.gaussian import Gaussian, standard
 from conveyor_export.generative.sequence_model import SequenceModel, Sizes, join
 from conveyor_export.protocol import Tensors
+
+LEAST_VARIANCE = 1e-4  # its logarithm is finite, and float32 has digits enough for it near a root of zero
 
 
 class STORN(SequenceModel):
@@ -41,10 +43,7 @@ class STORN(SequenceModel):
 
 
 class SquaredGaussianLayer(nn.Module):
-    """A Gaussian whose mean is affine in the features, and whose variance is the square of such, as the paper has it.
-
-    The least variance keeps the logarithm finite.
-    """
+    """A Gaussian whose mean is affine in the features, and whose variance is the square of such: the paper's."""
 
     def __init__(self, num_features: int, size: int) -> None:
         super().__init__()
@@ -53,4 +52,4 @@ class SquaredGaussianLayer(nn.Module):
 
     def forward(self, features_BF: Tensor) -> Gaussian:
         root = self.root(features_BF)
-        return Gaussian(self.mean(features_BF), torch.sqrt(root * root + LEAST_DEVIATION**2))
+        return Gaussian(self.mean(features_BF), torch.sqrt(root * root + LEAST_VARIANCE))

@@ -70,13 +70,13 @@ class Attention(nn.Module):
 
 def centres(centre_B: Tensor, stride_B: Tensor, num_filters: int) -> Tensor:
     """`mu^i = g + (i - N / 2 - 0.5) delta` with i from 1 to N, so that their mean is g; `[B, N]`."""
-    i = torch.arange(1, num_filters + 1, device=centre_B.device)
+    i = torch.arange(1, num_filters + 1, dtype=centre_B.dtype, device=centre_B.device)
     return centre_B[:, None] + (i - num_filters / 2 - 0.5) * stride_B[:, None]
 
 
 def filterbank(centres_BN: Tensor, variance_B: Tensor, length: int) -> Tensor:
     """`F[i, a] = exp(-(a - mu^i)^2 / 2 s^2) / Z` with a from 1 to the length; `[B, N, length]`, rows sum to one."""
-    a = torch.arange(1, length + 1, device=centres_BN.device)
+    a = torch.arange(1, length + 1, dtype=centres_BN.dtype, device=centres_BN.device)
     distance = a - centres_BN[..., None]
     # The quotient is a softmax, which also holds for a window that has left the image: the sum is never zero.
     return torch.softmax(-distance * distance / (2 * variance_B[:, None, None]), -1)
