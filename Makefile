@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PROTO_VENV := .venv-proto
 STUBS := service/conveyor/v1
 
-.PHONY: install install-dev demo test soak check lint types proto proto-check bench zoo caption
+.PHONY: install install-dev demo test soak check lint types proto proto-check bench zoo caption paint compose
 
 install: $(VENV)/.installed
 
@@ -37,6 +37,13 @@ zoo: install-dev
 
 caption: install-dev
 	$(BIN)/python -m conveyor_export.captioner
+
+paint: install-dev
+	$(BIN)/python -m conveyor_export.painter
+
+compose: install-dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --group chorales
+	$(BIN)/python -m conveyor_export.composer
 
 check: lint types proto-check
 

@@ -1,0 +1,1 @@
+"""VRNN and STORN on the chorales of Bach: a server that scores them, and composes more."""

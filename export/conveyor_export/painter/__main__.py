@@ -1,0 +1,7 @@
+"""`python -m conveyor_export.painter`."""
+
+import sys
+
+from conveyor_export.painter.command import main
+
+sys.exit(main())
