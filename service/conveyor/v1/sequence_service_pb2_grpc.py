@@ -164,7 +164,8 @@ class SequenceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def OpenSession(self, request, context):
-        """Opens a session at position 0 in the model's initial state.
+        """Opens a session at position 0 in the model's initial state, or in the one that
+        its contexts give it.
 
         The session stays on the model version it was opened on. It ends when it is
         closed, when it has been idle for `idle_timeout`, when it is older than
