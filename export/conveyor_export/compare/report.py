@@ -1,0 +1,106 @@
+"""The page that a comparison writes: its conditions, what was reached, and what it costs."""
+
+from collections.abc import Iterator, Sequence
+
+from conveyor_export.compare.comparison import BASELINE, Comparison, mean_score
+from conveyor_export.compare.cost import BATCHES
+from conveyor_export.compare.learning import BATCH_SIZE, RATES, TRIAL_SHARE
+
+# The essay's LSTM, whose step the others' are put in proportion to.
+REFERENCE = "essay_lstm"
+
+
+def make_report(comparison: Comparison) -> str:
+    """The whole page."""
+    parts = [_conditions(comparison), _bits(comparison), _accuracies(comparison), _costs(comparison)]
+    if BASELINE in comparison.cells:
+        parts.insert(3, _signs(comparison))
+    return "# Comparison of architectures\n\n" + "\n\n".join(parts) + "\n"
+
+
+def _conditions(comparison: Comparison) -> str:
+    recipe = comparison.recipe
+    facts = [
+        *comparison.conditions,
+        f"Every model has one layer, an embedding of the layer's width and a projection; the width is that at which the"
+        f" whole has {recipe.num_parameters:,} parameters, as nearly as can be.",
+        f"A training reads {recipe.num_steps:,} time steps of {BATCH_SIZE} sequences side by side. All architectures"
+        " get the same sequences, the same number of updates and the same optimiser, Adam along half a cosine.",
+        f"The rate is the best of {', '.join(f'{rate:g}' for rate in RATES)} in trials of {TRIAL_SHARE:.0%} of that"
+        f" length; then follow {recipe.num_seeds} trainings, from seeds 1 to {recipe.num_seeds}.",
+    ]
+    lines = ["Made by this command; do not edit.", "", "```sh", comparison.command, "```", ""]
+    return "\n".join([*lines, *(f"- {fact}" for fact in facts)])
+
+
+def _bits(comparison: Comparison) -> str:
+    def cell_text(cell: str, task: str) -> str:
+        bits = comparison.bits(cell, task)
+        mean = mean_score(comparison.outcome(cell, task).scores).bits
+        return f"{mean:.2f} ({min(bits):.2f} to {max(bits):.2f})"
+
+    chance = [f"{score.bits:.2f}" for score in comparison.chance.values()]
+    rows = [
+        ["chance", *chance],
+        *([cell, *(cell_text(cell, task) for task in comparison.chance)] for cell in comparison.cells),
+    ]
+    about = (
+        "Bits per scored token on sequences that were not learned from, the mean of the seeds and the range; the less"
+        " the better. Chance knows how often each answer occurs, and nothing of the sequence."
+    )
+    return _section("Bits", about, ["architecture", *comparison.chance], rows)
+
+
+def _accuracies(comparison: Comparison) -> str:
+    def cell_text(cell: str, task: str) -> str:
+        return f"{mean_score(comparison.outcome(cell, task).scores).accuracy:.1%}"
+
+    chance = [f"{score.accuracy:.1%}" for score in comparison.chance.values()]
+    rows = [
+        ["chance", *chance],
+        *([cell, *(cell_text(cell, task) for task in comparison.chance)] for cell in comparison.cells),
+    ]
+    about = "The share of scored tokens that were named right, the mean of the seeds."
+    return _section("Accuracy", about, ["architecture", *comparison.chance], rows)
+
+
+def _signs(comparison: Comparison) -> str:
+    others = [cell for cell in comparison.cells if cell != BASELINE]
+    rows = [[cell, *(comparison.sign(cell, task) or "-" for task in comparison.chance)] for cell in others]
+    about = (
+        f"Against `{BASELINE}`: worse or better where every training of the one ended with more or fewer bits than"
+        " every training of the other, a dash where the ranges overlap."
+    )
+    return _section("Signs", about, ["architecture", *comparison.chance], rows)
+
+
+def _costs(comparison: Comparison) -> str:
+    has_reference = REFERENCE in comparison.cells
+    task = next(iter(comparison.chance))
+    about = (
+        f"Of the models of {task}. A step is one run of the server's runner on one thread, the best token of each"
+        " session included; medians of runs that took turns."
+    )
+    headings = ["architecture", "width", "parameters", "state bytes"]
+    for batch in BATCHES:
+        headings += [f"µs, batch {batch}", *([f"÷ {REFERENCE}"] if has_reference else [])]
+    return _section("Cost", about, headings, [list(row) for row in _cost_rows(comparison)])
+
+
+def _cost_rows(comparison: Comparison) -> Iterator[Iterator[str]]:
+    reference = next((cost for cost in comparison.costs if cost.cell == REFERENCE), None)
+
+    def texts(number: int) -> Iterator[str]:
+        cost = comparison.costs[number]
+        yield from (cost.cell, str(cost.width), f"{cost.num_parameters:,}", f"{cost.state_bytes:,}")
+        for batch, seconds in cost.step_seconds.items():
+            yield f"{seconds * 1e6:.0f}"
+            if reference:
+                yield f"{seconds / reference.step_seconds[batch]:.2f}"
+
+    return (texts(number) for number in range(len(comparison.costs)))
+
+
+def _section(title: str, about: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in (headings, ["---", *["---:"] * (len(headings) - 1)], *rows)]
+    return "\n".join([f"## {title}", "", about, "", *lines])
