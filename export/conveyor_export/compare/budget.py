@@ -1,5 +1,6 @@
 """Finds the width at which an architecture has the parameters that are asked for."""
 
+import contextlib
 from itertools import count
 
 import torch
@@ -23,15 +24,10 @@ def num_parameters(model: LanguageModel) -> int:
 
 def width_for(cell: str, vocabulary_size: int, budget: int) -> int:
     """The width whose number of parameters is nearest to the budget."""
-    nearest, least = 0, None
+    sizes: dict[int, int] = {}
     for width in count(1):
-        try:
-            with torch.device("meta"):
-                size = num_parameters(make_model(cell, vocabulary_size, width))
-        except ValueError:
-            continue
-        if least is None or abs(size - budget) < least:
-            nearest, least = width, abs(size - budget)
-        if size >= budget:
-            return nearest
-    raise AssertionError
+        with contextlib.suppress(ValueError), torch.device("meta"):
+            sizes[width] = num_parameters(make_model(cell, vocabulary_size, width))
+        if sizes.get(width, 0) >= budget:
+            break
+    return min(sizes, key=lambda width: abs(sizes[width] - budget))

@@ -1,10 +1,11 @@
 """The page that a comparison writes: its conditions, what was reached, and what it costs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from conveyor_export.compare.comparison import BASELINE, Comparison, mean_score
-from conveyor_export.compare.cost import BATCHES
+from conveyor_export.compare.cost import BATCHES, Cost
 from conveyor_export.compare.learning import BATCH_SIZE, RATES, TRIAL_SHARE
+from conveyor_export.compare.task import Score
 
 # The essay's LSTM, whose step the others' are put in proportion to.
 REFERENCE = "essay_lstm"
@@ -34,34 +35,36 @@ def _conditions(comparison: Comparison) -> str:
 
 
 def _bits(comparison: Comparison) -> str:
-    def cell_text(cell: str, task: str) -> str:
-        bits = comparison.bits(cell, task)
-        mean = mean_score(comparison.outcome(cell, task).scores).bits
-        return f"{mean:.2f} ({min(bits):.2f} to {max(bits):.2f})"
+    def show(scores: Sequence[Score]) -> str:
+        bits = [score.bits for score in scores]
+        return f"{mean_score(scores).bits:.2f} ({min(bits):.2f} to {max(bits):.2f})"
 
-    chance = [f"{score.bits:.2f}" for score in comparison.chance.values()]
-    rows = [
-        ["chance", *chance],
-        *([cell, *(cell_text(cell, task) for task in comparison.chance)] for cell in comparison.cells),
-    ]
     about = (
         "Bits per scored token on sequences that were not learned from, the mean of the seeds and the range; the less"
         " the better. Chance knows how often each answer occurs, and nothing of the sequence."
     )
-    return _section("Bits", about, ["architecture", *comparison.chance], rows)
+    return _quality("Bits", about, comparison, lambda score: f"{score.bits:.2f}", show)
 
 
 def _accuracies(comparison: Comparison) -> str:
-    def cell_text(cell: str, task: str) -> str:
-        return f"{mean_score(comparison.outcome(cell, task).scores).accuracy:.1%}"
+    def show(score: Score) -> str:
+        return f"{score.accuracy:.1%}"
 
-    chance = [f"{score.accuracy:.1%}" for score in comparison.chance.values()]
-    rows = [
-        ["chance", *chance],
-        *([cell, *(cell_text(cell, task) for task in comparison.chance)] for cell in comparison.cells),
-    ]
     about = "The share of scored tokens that were named right, the mean of the seeds."
-    return _section("Accuracy", about, ["architecture", *comparison.chance], rows)
+    return _quality("Accuracy", about, comparison, show, lambda scores: show(mean_score(scores)))
+
+
+def _quality(
+    title: str,
+    about: str,
+    comparison: Comparison,
+    show_chance: Callable[[Score], str],
+    show: Callable[[Sequence[Score]], str],
+) -> str:
+    rows = [["chance", *map(show_chance, comparison.chance.values())]]
+    for cell in comparison.cells:
+        rows.append([cell, *(show(comparison.outcome(cell, task).scores) for task in comparison.chance)])
+    return _section(title, about, ["architecture", *comparison.chance], rows)
 
 
 def _signs(comparison: Comparison) -> str:
@@ -75,30 +78,23 @@ def _signs(comparison: Comparison) -> str:
 
 
 def _costs(comparison: Comparison) -> str:
-    has_reference = REFERENCE in comparison.cells
-    task = next(iter(comparison.chance))
+    reference = next((cost for cost in comparison.costs if cost.cell == REFERENCE), None)
     about = (
-        f"Of the models of {task}. A step is one run of the server's runner on one thread, the best token of each"
-        " session included; medians of runs that took turns."
+        f"Of the models of {next(iter(comparison.chance))}. A step is one run of the server's runner on one thread, the"
+        " best token of each session included; medians of runs that took turns."
     )
     headings = ["architecture", "width", "parameters", "state bytes"]
     for batch in BATCHES:
-        headings += [f"µs, batch {batch}", *([f"÷ {REFERENCE}"] if has_reference else [])]
-    return _section("Cost", about, headings, [list(row) for row in _cost_rows(comparison)])
+        headings += [f"µs, batch {batch}", *([f"÷ {REFERENCE}"] if reference else [])]
+    return _section("Cost", about, headings, [list(_cost_row(cost, reference)) for cost in comparison.costs])
 
 
-def _cost_rows(comparison: Comparison) -> Iterator[Iterator[str]]:
-    reference = next((cost for cost in comparison.costs if cost.cell == REFERENCE), None)
-
-    def texts(number: int) -> Iterator[str]:
-        cost = comparison.costs[number]
-        yield from (cost.cell, str(cost.width), f"{cost.num_parameters:,}", f"{cost.state_bytes:,}")
-        for batch, seconds in cost.step_seconds.items():
-            yield f"{seconds * 1e6:.0f}"
-            if reference:
-                yield f"{seconds / reference.step_seconds[batch]:.2f}"
-
-    return (texts(number) for number in range(len(comparison.costs)))
+def _cost_row(cost: Cost, reference: Cost | None) -> Iterator[str]:
+    yield from (cost.cell, str(cost.width), f"{cost.num_parameters:,}", f"{cost.state_bytes:,}")
+    for batch, seconds in cost.step_seconds.items():
+        yield f"{seconds * 1e6:.0f}"
+        if reference:
+            yield f"{seconds / reference.step_seconds[batch]:.2f}"
 
 
 def _section(title: str, about: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

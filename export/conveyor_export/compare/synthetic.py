@@ -16,7 +16,7 @@ def _score_last(tokens: Tensor, answers: Tensor) -> Batch:
 
 
 class Copying:
-    """Repeats what stood at the beginning, once a signal is given (Hochreiter and Schmidhuber, 1997; Arjovsky, 2016).
+    """Repeats what stood at the beginning, once a signal is given (after Arjovsky, Shah and Bengio, 2016).
 
     Token 0 is the blank, those up to `num_symbols` are symbols, the one after them is the signal.
     """
