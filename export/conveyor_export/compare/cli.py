@@ -16,7 +16,7 @@ from tqdm import tqdm
 from conveyor_export.compare.budget import make_model, width_for
 from conveyor_export.compare.comparison import BASELINE, Comparison
 from conveyor_export.compare.cost import NUM_ROUNDS, measure_costs
-from conveyor_export.compare.learning import Outcome, Recipe, learn, test_batch
+from conveyor_export.compare.learning import Outcome, Recipe, learn, judging_batch
 from conveyor_export.compare.plots import draw_cost, draw_quality
 from conveyor_export.compare.report import make_report
 from conveyor_export.compare.synthetic import Adding, Arithmetic, Copying, Timing
@@ -65,7 +65,7 @@ def _compare(options: argparse.Namespace, command: str) -> Comparison:
         size = next(iter(tasks.values())).vocabulary_size
         models = {cell: make_model(cell, size, width_for(cell, size, recipe.num_parameters)) for cell in options.cells}
         costs = measure_costs(models, bar.update)
-    chances = {name: chance(test_batch(task)) for name, task in tasks.items()}
+    chances = {name: chance(judging_batch(task)) for name, task in tasks.items()}
     return Comparison(command, _conditions(begun), recipe, chances, outcomes, costs)
 
 
@@ -83,9 +83,10 @@ def _learn_all(cells: Sequence[str], tasks: dict[str, Task], recipe: Recipe) -> 
 def _conditions(begun: datetime) -> list[str]:
     minutes = (datetime.now(UTC) - begun).total_seconds() / 60
     libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime"))
+    load = f", load {os.getloadavg()[2]:.1f} at the end" if hasattr(os, "getloadavg") else ""
     return [
-        f"{begun:%Y-%m-%d %H:%M} UTC, {minutes:.0f} minutes on one thread of {_cpu_name()}, {os.cpu_count()} cores,"
-        f" load {os.getloadavg()[2]:.1f} at the end.",
+        f"{begun:%Y-%m-%d %H:%M} UTC, {minutes:.0f} minutes on one thread of {_cpu_name()}, {os.cpu_count()} cores"
+        f"{load}.",
         f"Python {platform.python_version()}, {libraries}.",
     ]
 

@@ -1,4 +1,4 @@
-"""Trains one architecture on one task: a rate chosen on short trials, then the same recipe from several seeds."""
+"""Trains one architecture on one task: several rates from one seed, the best of them from the others."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,6 @@ from conveyor_export.ranges import check_positive
 
 RATES = (3e-3, 1e-2, 3e-2)
 BATCH_SIZE = 32
-TRIAL_SHARE = 0.2
 _NUM_JUDGED = 512
 _CLIP_NORM = 1.0
 # Seeds of the sequences that judge; those that teach have the training's own, which are small.
@@ -25,24 +24,27 @@ class Recipe:
     """What all architectures get alike: parameters, time steps of each training on each task, and trainings."""
 
     num_parameters: int = 24_000
-    num_steps: int = 10_000
+    num_steps: int = 8_000
     num_seeds: int = 4
 
     def __post_init__(self) -> None:
         check_positive(self, "num_parameters", "num_steps", "num_seeds")
 
-    def num_updates(self, task: Task, share: float = 1.0) -> int:
+    def num_updates(self, task: Task) -> int:
         """Updates of a training on the task, one at least."""
-        return max(1, round(share * self.num_steps / task.num_steps))
+        return max(1, round(self.num_steps / task.num_steps))
 
     def total_updates(self, task: Task) -> int:
-        """Those of all trials and trainings of one architecture."""
-        return len(RATES) * self.num_updates(task, TRIAL_SHARE) + self.num_seeds * self.num_updates(task)
+        """Those of all trainings of one architecture."""
+        return (len(RATES) + self.num_seeds - 1) * self.num_updates(task)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one architecture reached on one task: `trials` by rate on validation data, `scores` by seed on test data."""
+    """What one architecture reached on one task: `trials` by rate on validation data, `scores` by seed on test data.
+
+    All trials are of the first seed; the best of them gives the `rate`, and its model the first of the scores.
+    """
 
     cell: str
     task: str
@@ -54,25 +56,25 @@ class Outcome:
 
 
 def learn(cell: str, name: str, task: Task, recipe: Recipe, on_update: Callable[[], object]) -> Outcome:
-    """Tries the rates from the first seed, then trains from each seed at the best of them."""
+    """Trains from the first seed at each rate in full, for a short trial favours high rates; then from the others."""
     width = width_for(cell, task.vocabulary_size, recipe.num_parameters)
     validation = task.draw(_NUM_JUDGED, Generator().manual_seed(_VALIDATION_SEED), "validation")
-    test = test_batch(task)
+    test = judging_batch(task)
 
-    def trained(seed: int, rate: float, num_updates: int) -> LanguageModel:
+    def trained(seed: int, rate: float) -> LanguageModel:
         torch.manual_seed(seed)
         model = make_model(cell, task.vocabulary_size, width)
-        train(model, task, Generator().manual_seed(seed), rate, num_updates, on_update)
+        train(model, task, Generator().manual_seed(seed), rate, recipe.num_updates(task), on_update)
         return model
 
-    num_trial_updates, num_updates = recipe.num_updates(task, TRIAL_SHARE), recipe.num_updates(task)
-    trials = {rate: score(trained(1, rate, num_trial_updates), validation) for rate in RATES}
+    firsts = {rate: trained(1, rate) for rate in RATES}
+    trials = {rate: score(model, validation) for rate, model in firsts.items()}
     rate = min(trials, key=lambda each: trials[each].bits)
-    models = [trained(seed, rate, num_updates) for seed in range(1, recipe.num_seeds + 1)]
+    models = [firsts[rate], *(trained(seed, rate) for seed in range(2, recipe.num_seeds + 1))]
     return Outcome(cell, name, width, num_parameters(models[0]), trials, rate, [score(each, test) for each in models])
 
 
-def test_batch(task: Task) -> Batch:
+def judging_batch(task: Task) -> Batch:
     """The sequences by which all architectures are judged."""
     return task.draw(_NUM_JUDGED, Generator().manual_seed(_TEST_SEED), "test")
 

@@ -22,7 +22,6 @@ def draw_quality(comparison: Comparison, path: Path) -> None:
             bits = [each for each in comparison.bits(cell, task) if isfinite(each)]
             axes.plot(bits, [row] * len(bits), "o", color="tab:blue", alpha=0.5, markersize=4)
             axes.plot(mean_score(comparison.outcome(cell, task).scores).bits, row, "|", color="black", markersize=10)
-        axes.set_xlim(left=0)
     figure.savefig(path, dpi=90)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from conveyor_export.compare.comparison import BASELINE, Comparison, mean_score
 from conveyor_export.compare.cost import BATCHES, Cost
-from conveyor_export.compare.learning import BATCH_SIZE, RATES, TRIAL_SHARE
+from conveyor_export.compare.learning import BATCH_SIZE, RATES
 from conveyor_export.compare.task import Score
 
 # The essay's LSTM, whose step the others' are put in proportion to.
@@ -27,8 +27,8 @@ def _conditions(comparison: Comparison) -> str:
         f" whole has {recipe.num_parameters:,} parameters, as nearly as can be.",
         f"A training reads {recipe.num_steps:,} time steps of {BATCH_SIZE} sequences side by side. All architectures"
         " get the same sequences, the same number of updates and the same optimiser, Adam along half a cosine.",
-        f"The rate is the best of {', '.join(f'{rate:g}' for rate in RATES)} in trials of {TRIAL_SHARE:.0%} of that"
-        f" length; then follow {recipe.num_seeds} trainings, from seeds 1 to {recipe.num_seeds}.",
+        f"Trainings start from {recipe.num_seeds} seeds. Each architecture has on each task the rate of"
+        f" {', '.join(f'{rate:g}' for rate in RATES)} that is best on validation data from the first seed.",
     ]
     lines = ["Made by this command; do not edit.", "", "```sh", comparison.command, "```", ""]
     return "\n".join([*lines, *(f"- {fact}" for fact in facts)])
