@@ -16,7 +16,7 @@ from tqdm import tqdm
 from conveyor_export.compare.budget import make_model, width_for
 from conveyor_export.compare.comparison import BASELINE, Comparison
 from conveyor_export.compare.cost import NUM_ROUNDS, measure_costs
-from conveyor_export.compare.learning import Outcome, Recipe, learn, judging_batch
+from conveyor_export.compare.learning import Outcome, Recipe, judging_batch, learn
 from conveyor_export.compare.plots import draw_cost, draw_quality
 from conveyor_export.compare.report import make_report
 from conveyor_export.compare.synthetic import Adding, Arithmetic, Copying, Timing

@@ -8,7 +8,7 @@ from conveyor_export.compare.synthetic import Arithmetic, Timing
 
 def test_a_task_is_learned_at_the_best_rate() -> None:
     """Short gaps are timed far better than by chance, from each seed alike in kind and not in numbers."""
-    recipe = Recipe(num_parameters=2000, num_steps=2000, num_seeds=2)
+    recipe = Recipe(num_parameters=2000, num_steps=1200, num_seeds=2)
     updates = []
     task = Timing(num_steps=12, shortest=2, longest=5)
     outcome = learn("elman", "timing", task, recipe, lambda: updates.append(1))
