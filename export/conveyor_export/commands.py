@@ -14,6 +14,11 @@ def train() -> int:
     return _run("conveyor-train", "conveyor_export.train")
 
 
+def compare() -> int:
+    """Runs `conveyor-compare`; returns its exit status."""
+    return _run("conveyor-compare", "conveyor_export.compare.cli")
+
+
 def _run(command: str, module: str) -> int:
     try:
         main = import_module(module).main

@@ -19,7 +19,12 @@ def run(command: str, prologue: str = "pass") -> subprocess.CompletedProcess[str
 
 @pytest.mark.parametrize(
     ("command", "library"),
-    [("conveyor-export", "torch"), ("conveyor-export", "onnxruntime"), ("conveyor-train", "torch")],
+    [
+        ("conveyor-export", "torch"),
+        ("conveyor-export", "onnxruntime"),
+        ("conveyor-train", "torch"),
+        ("conveyor-compare", "torch"),
+    ],
 )
 def test_missing_library_is_one_line(command: str, library: str) -> None:
     """Where a library is not installed, the command names it and the extras that bring it, and exits with 1."""
@@ -29,7 +34,7 @@ def test_missing_library_is_one_line(command: str, library: str) -> None:
     assert ended.stderr == f"{command}: this command needs {library}: install conveyor-serve[cpu,export]\n"
 
 
-@pytest.mark.parametrize("command", ["conveyor-export", "conveyor-train"])
+@pytest.mark.parametrize("command", ["conveyor-compare", "conveyor-export", "conveyor-train"])
 def test_entry_point_runs_its_command(command: str) -> None:
     """Each entry point leads to the command of its name."""
     ended = run(command)
