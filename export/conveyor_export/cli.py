@@ -54,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", help="a checkpoint of conveyor-train, or package.module:attribute")
+    parser.add_argument(
+        "source", help="a checkpoint of conveyor-train, a language model that was exported, or package.module:attribute"
+    )
     parser.add_argument("out", type=Path, help="the ONNX file to write")
     parser.add_argument("--vocabulary", type=Path, metavar="FILE", help="JSON list of strings, entry 0 = unknown")
     parser.add_argument("--text", type=Path, metavar="FILE", help="a text (.xz too) to score in bits per character")

@@ -15,7 +15,7 @@ from conveyor_export.cells.native import NativeLayer, native_layers
 from conveyor_export.errors import UnsupportedLayer
 
 # Where PyTorch keeps the gate that ONNX wants next: LSTM i, f, g, o -> i, o, f, c; GRU r, z, n -> z, r, h.
-_GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN_TANH": (0,), "RNN_RELU": (0,)}
+GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN_TANH": (0,), "RNN_RELU": (0,)}
 # PyTorch's GRU applies the reset gate after the recurrent product, as cuDNN does; ONNX's default is the other order.
 _ATTRIBUTES: dict[str, dict[str, Any]] = {"GRU": {"linear_before_reset": 1}, "RNN_RELU": {"activations": ["Relu"]}}
 _FORWARDS = (nn.LSTM.forward, nn.GRU.forward, nn.RNN.forward)
@@ -144,8 +144,8 @@ def _layer_weights(rnn: nn.RNNBase, layer: int) -> dict[str, Tensor]:
     """ONNX's `W` `[1, G*H, I]`, `R` `[1, G*H, H]` and `B` `[1, 2*G*H]` of one layer with G gates."""
 
     def reorder(weight: Tensor) -> Tensor:
-        gates = weight.detach().chunk(len(_GATES[rnn.mode]))
-        return torch.cat([gates[gate] for gate in _GATES[rnn.mode]])
+        gates = weight.detach().chunk(len(GATES[rnn.mode]))
+        return torch.cat([gates[gate] for gate in GATES[rnn.mode]])
 
     w, r = reorder(getattr(rnn, f"weight_ih_l{layer}")), reorder(getattr(rnn, f"weight_hh_l{layer}"))
     biases = [w.new_zeros(2 * len(w))]

@@ -1,4 +1,4 @@
-"""Finds what the command line names: a checkpoint of `conveyor-train`, or a `package.module:attribute`."""
+"""Finds what the command line names: a checkpoint, a model that was exported before, or `package.module:attribute`."""
 
 import hashlib
 import importlib
@@ -12,6 +12,7 @@ from torch import nn
 
 from conveyor_export.errors import SourceError
 from conveyor_export.language_model import load_checkpoint
+from conveyor_export.reading import read_language_model
 from conveyor_export.reasons import first_line, whole_reason
 
 
@@ -25,13 +26,13 @@ class Source:
 
 
 def load_source(name: str, vocabulary_path: Path | None = None) -> Source:
-    """Loads a checkpoint file, or a module instance or a function without arguments that returns one.
+    """Loads a checkpoint or an ONNX file, or a module instance or a function without arguments that returns one.
 
     Raises:
         SourceError: neither can be had.
     """
     is_attribute = ":" in name and not Path(name).exists()
-    source = _load_attribute(name) if is_attribute else _load_checkpoint(Path(name))
+    source = _load_attribute(name) if is_attribute else _load_file(Path(name))
     if vocabulary_path is not None:
         return Source(source.module, read_vocabulary(vocabulary_path), source.provenance)
     return source
@@ -52,15 +53,21 @@ def read_vocabulary(path: Path) -> list[str]:
     return symbols
 
 
-def _load_checkpoint(path: Path) -> Source:
+def _load_file(path: Path) -> Source:
     if not path.is_file():
         raise SourceError(f"{path}: no such file (for a module in code, give package.module:attribute)")
+    if path.suffix == ".onnx":
+        model, vocabulary, provenance = read_language_model(path)
+        return Source(model, vocabulary or None, {**provenance, "model": path.name, "model_sha256": _digest(path)})
     try:
         model, vocabulary, provenance = load_checkpoint(path)
     except Exception as error:  # torch.load and load_state_dict raise a dozen kinds on a file that is not theirs
         raise SourceError(f"{path}: not a checkpoint of conveyor-train: {first_line(error)}") from error
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Source(model, vocabulary, {**provenance, "checkpoint": path.name, "checkpoint_sha256": digest})
+    return Source(model, vocabulary, {**provenance, "checkpoint": path.name, "checkpoint_sha256": _digest(path)})
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _load_attribute(name: str) -> Source:
