@@ -119,6 +119,15 @@ def test_roles() -> None:
             ),
             "named twice: c",
         ),
+        (
+            lambda: Signature(
+                (TOKENS,),
+                tuple(StateSpec(n, "float32", (), Axis(batch=0), f"{n}_out", initialiser="first") for n in "hc"),
+                (),
+                (ContextSpec("d", "float32"),),
+            ),
+            "named twice: first",
+        ),
     ],
 )
 def test_roles_that_cannot_be(make: Callable[[], object], words: str) -> None:
@@ -155,7 +164,15 @@ def test_bad_signatures() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", '{"format": 9}', '{"format": 1}', '{"format": 1, "inputs": 3}'],
+    [
+        "",
+        "[]",
+        "{}",
+        '{"format": 9}',
+        '{"format": 1}',
+        '{"format": 1, "inputs": 3}',
+        f'{{"format": 1, "inputs": [], "outputs": [], "states": [{{"name": "h", "initial": [{10**400}]}}]}}',
+    ],
 )
 def test_bad_json(text: str) -> None:
     """Text that is no signature is a ValueError, whatever is wrong with it."""

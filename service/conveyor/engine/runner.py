@@ -58,7 +58,7 @@ class Runner:
         sizes = self._fixed_sizes(max_batch, is_padded=is_padded)
         self._arena_rows = num_rows + (max(sizes) if is_padded else 0)
         self._arenas = self._make_arenas(self.graph.arenas, self._arena_rows, device)
-        self._context_rows = num_rows + max_batch
+        self._context_rows = num_rows + 2 * max_batch  # as `Core` counts them
         self._contexts = self._make_arenas(self.graph.contexts, self._context_rows, device)
         self._free = FreeBinding(self._session, lean, self._arenas, self._contexts, where)
         self._fixed = FixedBindings(self._session, lean, self._arenas, self._contexts, where, sizes, num_rows)

@@ -147,7 +147,8 @@ class Signature:
 
     def __post_init__(self) -> None:
         names = [t.name for t in (*self.fed, *self.states, *self.outputs)]
-        names += [s.output for s in self.states] + list(self.initialisers)
+        names += [s.output for s in self.states]
+        names += [spec.initialiser for spec in (*self.contexts, *self.states) if spec.initialiser]
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"named twice: {', '.join(twice)}")
         if not self.inputs and not self.noises:
@@ -222,7 +223,7 @@ class Signature:
                 max_token=_count(raw.get("max_token"), least=0),
                 fixed_steps=_count(raw.get("fixed_steps"), least=1),
             )
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError) as error:
             raise ValueError(f"signature: {error}") from error
 
 
