@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from operator import index
 from typing import Any, TypeAlias
 
 from conveyor.client.errors import InvalidArgument
@@ -57,9 +58,12 @@ def chunk_from(session_id: str, data: Inputs, model: Model) -> tuple[step_pb2.Ch
 
 
 def _steps_from(session_id: str, data: Inputs) -> tuple[step_pb2.Chunk, int]:
-    if not isinstance(data, int):
-        raise InvalidArgument("num_steps: the model takes no inputs; give the number of steps", field="num_steps")
-    return message_from(step_pb2.Chunk, session_id=session_id, num_steps=data), data
+    try:
+        num_steps = index(data)
+    except TypeError:
+        problem = "num_steps: the model takes no inputs; give the number of steps"
+        raise InvalidArgument(problem, field="num_steps") from None
+    return message_from(step_pb2.Chunk, session_id=session_id, num_steps=num_steps), num_steps
 
 
 def _tensors(data: Inputs, model: Model) -> dict[str, Tensor]:

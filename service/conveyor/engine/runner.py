@@ -13,7 +13,7 @@ from conveyor.engine.head_sessions import Heads
 from conveyor.engine.limits import Device
 from conveyor.engine.ort import Placement, make_session, node_placement, report_nodes_off_cuda, resolve
 from conveyor.engine.threads import run_threads
-from conveyor.engine.warm_up import warm_up_feeds
+from conveyor.engine.warm_up import warm_up_contexts, warm_up_feeds
 from conveyor.graph.arena import Arena, Scatter, check_arena_size
 from conveyor.graph.errors import ModelError
 from conveyor.graph.model_file import ModelFile
@@ -108,6 +108,7 @@ class Runner:
         """
         results = Results()
         feeds = warm_up_feeds(self.graph.signature, num_sessions)
+        feeds.contexts = [(1, self.graph.context_rows(warm_up_contexts(self.graph.signature)))]
         try:
             if self._optional:
                 self.run(feeds, Results())

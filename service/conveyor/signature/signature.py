@@ -132,8 +132,8 @@ class OutputSpec(TensorSpec):
 class Signature:
     """The tensors of a model by role. Names are unique over all roles.
 
-    `max_token` bounds integer stream inputs: ids run from 0 to it, both included; None leaves them unbounded, which a
-    model of tokens may not.
+    `max_token` bounds the integers that clients give, at each step and as contexts: ids run from 0 to it, both
+    included. None leaves stream inputs unbounded, which a model of tokens may not, nor one with contexts of integers.
     `fixed_steps` is the only chunk length that the graph takes, None where the time axis is dynamic.
     """
 
@@ -148,7 +148,8 @@ class Signature:
     def __post_init__(self) -> None:
         names = [t.name for t in (*self.fed, *self.states, *self.outputs)]
         names += [s.output for s in self.states]
-        names += [spec.initialiser for spec in (*self.contexts, *self.states) if spec.initialiser]
+        names += [context.initialiser for context in self.contexts if context.initialiser]
+        names += [state.initialiser for state in self.states if state.initialiser]
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"named twice: {', '.join(twice)}")
         if not self.inputs and not self.noises:
