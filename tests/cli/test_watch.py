@@ -247,7 +247,7 @@ async def pieces(tmp_path: Path) -> AsyncIterator[str]:
 
 async def watched(address: str, text: str, path: Path, capsys: Capture) -> list[str]:
     """The lines that are shown of a text, under the title."""
-    path.write_text(text)
+    await asyncio.to_thread(path.write_text, text)
     assert await asyncio.to_thread(main, ["watch", str(path), "--address", address]) == 0
     title, _, *lines = capsys.readouterr().out.splitlines()
     assert re.search(r"unit [012]: cell", title), "a unit that every gate has"

@@ -85,6 +85,15 @@ async def test_what_a_model_without_inputs_cannot_take(client: Client) -> None:
         assert (await session.step(np.int64(1))).position == 1
 
 
+async def test_a_step_behind_one_of_no_steps_is_taken(client: Client) -> None:
+    """A refused count is refused at once, and what was called after it is taken and told so."""
+    async with client.open("walks", contexts={"home": np.zeros(2, np.float32)}) as session:
+        refused, taken = await asyncio.gather(session.step(0), session.step(3), return_exceptions=True)
+        assert isinstance(refused, InvalidArgument)
+        assert not isinstance(taken, BaseException)
+        assert (taken.position, (await session.step(2)).position) == (3, 5)
+
+
 async def test_contexts_that_are_refused(client: Client) -> None:
     """An opening without its context, or with one that does not fit, opens nothing."""
     for contexts in ({}, {"home": np.zeros(3, np.float32)}, {"home": np.zeros(2), "x": np.zeros(1)}):
