@@ -20,7 +20,7 @@ from conveyor.graph.model_file import ModelFile, model_from_proto
 from conveyor.signature import Axis, ContextSpec, Signature
 from tests.engine import harness
 from tests.engine.test_interleaving import Program, actions
-from tests.models import make_model, make_walk_model, value_info
+from tests.models import make_context_model, make_model, make_walk_model, value_info
 
 NUM_ROWS = 6
 
@@ -64,6 +64,18 @@ def test_a_slot_outside_the_arena_is_refused(runner: Runner, read: list[int], wr
 
     assert not arena_of(runner).any()
     assert results.spilled == []
+
+
+@pytest.mark.parametrize("slot", [-1, NUM_ROWS + 2])
+def test_a_context_slot_outside_the_arena_is_refused(slot: int) -> None:
+    """The contexts of another session are never read for want of a check."""
+    runner = Runner(model_from_proto(make_context_model()[0]), NUM_ROWS, Device("cpu", num_threads=1))
+    feeds = feeds_of([1], [2], context_slots=np.array([slot]))
+    feeds.inputs["noise"] = np.zeros((1, 1, 20), np.float32)
+    with pytest.raises(ValueError, match="outside the arena"):
+        runner.run(feeds, Results())
+    feeds.context_slots = np.array([NUM_ROWS + 1])
+    runner.run(feeds, Results())
 
 
 def test_it_writes_in_place_and_only_there(runner: Runner) -> None:

@@ -198,7 +198,19 @@ def test_junk_in_a_role(key: str, junk: object) -> None:
 @given(
     role=st.sampled_from(["inputs", "states", "outputs", "contexts", "noises"]),
     field=st.sampled_from(
-        ["name", "dtype", "shape", "axis", "output", "initial", "initialiser", "distribution", "is_logits", "other"]
+        [
+            "name",
+            "dtype",
+            "shape",
+            "axis",
+            "output",
+            "initial",
+            "initialiser",
+            "distribution",
+            "is_logits",
+            "is_optional",
+            "other",
+        ]
     ),
     junk=JUNK,
 )
@@ -210,3 +222,4 @@ def test_junk_in_a_tensor(role: str, field: str, junk: object) -> None:
     with suppress(ValueError):
         signature = Signature.from_json(json.dumps(raw))
         assert Signature.from_json(signature.to_json()) == signature
+        assert all(isinstance(flag, bool) for o in signature.outputs for flag in (o.is_logits, o.is_optional))

@@ -148,12 +148,17 @@ class Runner:
 
     def _check_slots(self, feeds: Feeds) -> None:
         # Lists: NumPy's own min and max take longer for a lone session than all the rest of the checks.
-        slots = feeds.read_slots.tolist() + feeds.write_slots.tolist()
-        if min(slots) < 0 or max(slots) >= self._num_rows:
-            raise ValueError(f"slot outside the arena of {self._num_rows} rows: {slots}")
+        _check_range(feeds.read_slots.tolist() + feeds.write_slots.tolist(), self._num_rows)
+        if feeds.context_slots is not None:
+            _check_range(feeds.context_slots.tolist(), self._context_rows)
 
     def _outputs_of(self, feeds: Feeds) -> list[str]:
         names = list(feeds.outputs)
         if self._logits and (feeds.top or feeds.score or feeds.sample) and self._logits.name not in names:
             names.append(self._logits.name)
         return names
+
+
+def _check_range(slots: list[int], num_rows: int) -> None:
+    if min(slots) < 0 or max(slots) >= num_rows:
+        raise ValueError(f"slot outside the arena of {num_rows} rows: {slots}")

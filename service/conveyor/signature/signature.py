@@ -233,6 +233,8 @@ def _tensor(raw: dict[str, Any]) -> dict[str, Any]:
     texts = [raw["name"], *(raw.get(key, "") for key in ("output", "initialiser", "distribution"))]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError(f"name {raw['name']!r} is not text")
+    if not all(isinstance(raw.get(key, False), bool) for key in ("is_logits", "is_optional")):
+        raise TypeError(f"{raw['name']}: is_logits and is_optional are true or false")
     if not all(isinstance(length, int) for length in fields["shape"]):
         raise TypeError(f"{raw['name']}: shape {raw['shape']!r} is not a list of lengths")
     if raw.get("initial") is not None:
