@@ -18,7 +18,7 @@ from conveyor.graph.errors import ModelError
 from conveyor.server import start_server
 from conveyor.settings import Settings
 from conveyor.v1 import generate_pb2, sequence_service_pb2_grpc, session_pb2, step_pb2
-from tests.models import make_model, save_model
+from tests.models import make_context_model, make_model, save_model
 from tests.rpc.requests import failure_of, open_session, read_all, until
 
 
@@ -97,6 +97,19 @@ async def test_a_broken_model_stops_the_start(models: Path, tmp_path: Path) -> N
     path.write_bytes(b"no model")
     with pytest.raises(ModelError, match=re.escape(str(path))):
         await start_server(local(path))
+
+
+@pytest.mark.parametrize("output", ["h_first", "logits"])
+async def test_a_model_that_the_runtime_cannot_load_stops_the_start(output: str, tmp_path: Path) -> None:
+    """What runs once and what runs at each step are both told in one line, with the file's name."""
+    proto, _ = make_context_model()
+    node = next(node for node in proto.graph.node if output in node.output)
+    node.op_type, node.domain = "Nonsense", "com.microsoft"
+    proto.opset_import.add(domain="com.microsoft", version=1)
+    path = save_model(tmp_path / "pictures" / "1", proto)
+    with pytest.raises(ModelError, match=re.escape(f"{path}: ONNX Runtime cannot load the graph: ")) as caught:
+        await start_server(local(tmp_path))
+    assert "\n" not in str(caught.value)
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from typing import Self
 
 from conveyor.engine.engine import Engine
 from conveyor.engine.engines import Engines
+from conveyor.graph.errors import ModelError
 from conveyor.graph.model_file import read_model
 from conveyor.repository import Entry, find_models
 from conveyor.rpc.server import RpcServer, join_address
@@ -81,7 +82,11 @@ class Server:
         limits, device = self._settings.limits(), self._settings.device()
 
         def load() -> Engine:
-            return Engine(read_model(entry.path), entry.name, entry.version, limits, device, metrics)
+            model = read_model(entry.path)
+            try:
+                return Engine(model, entry.name, entry.version, limits, device, metrics)
+            except ModelError as error:
+                raise ModelError(f"{entry.path}: {error}") from error
 
         engine = await asyncio.to_thread(load)
         metrics.load_seconds = time.perf_counter() - begun

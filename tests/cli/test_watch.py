@@ -1,23 +1,32 @@
 """`conveyor watch` and outputs on request, against a real server of a model whose gates PyTorch can tell."""
 
+import asyncio
+import json
 import os
 import pty
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from onnx import helper, numpy_helper
 
 from conveyor.cli import main
 from conveyor.cli.gate_view import style_of
 from conveyor.client import connect_sync
+from conveyor.server import start_server
+from conveyor.settings import Settings
+from conveyor.signature import Axis, OutputSpec
 from conveyor_export import ExportOptions, export_model
 from conveyor_export.gates import GatedLanguageModel
 from conveyor_export.language_model import LanguageModel, LanguageModelConfig
 from tests.client.serving import SYMBOLS, ServerProcess, serving
+from tests.engine.test_optional_outputs import declare
+from tests.models import make_model, save_model
 
 Capture = pytest.CaptureFixture[str]
 PAGE = Path(__file__).parents[2] / "docs" / "watch.md"
@@ -216,3 +225,43 @@ def test_a_client_is_told_which_outputs_are_optional(gated: ServerProcess) -> No
     assert {info.name for info in model.outputs if not info.is_optional} == {"logits"}
     assert {info.name for info in model.outputs if info.is_optional} == {f"{g}{n}" for g in GATES for n in (0, 1)}
     assert not any(info.is_optional for info in (*model.inputs, *model.states))
+
+
+@pytest.fixture
+async def pieces(tmp_path: Path) -> AsyncIterator[str]:
+    """Address of a server of a model that reads pieces of text and whose gates are not equally wide."""
+    symbols = ["<unk>", *"abcdefghijklmnopq", "hello ", "\u6f22"]
+    proto, _ = make_model(vocabulary_size=len(symbols))
+    proto.graph.initializer.append(numpy_helper.from_array(np.arange(3), "three"))
+    proto.graph.node.append(helper.make_node("Identity", ["logits"], ["cell0"]))
+    proto.graph.node.append(helper.make_node("Gather", ["logits", "three"], ["forget0"], axis=2))
+    steps = Axis(batch=1, time=0)
+    widths = {"cell0": len(symbols), "forget0": 3}
+    declare(proto, *(OutputSpec(name, "float32", (n,), steps, is_optional=True) for name, n in widths.items()))
+    proto.metadata_props.add(key="conveyor.vocabulary", value=json.dumps(symbols))
+    save_model(tmp_path / "pieces" / "1", proto)
+    settings = Settings(models=tmp_path, port=0, metrics_port=0, num_threads=1)
+    async with await start_server(settings) as server:
+        yield server.address
+
+
+async def watched(address: str, text: str, path: Path, capsys: Capture) -> list[str]:
+    """The lines that are shown of a text, under the title."""
+    await asyncio.to_thread(path.write_text, text)
+    assert await asyncio.to_thread(main, ["watch", str(path), "--address", address]) == 0
+    title, _, *lines = capsys.readouterr().out.splitlines()
+    assert re.search(r"unit [012]: cell", title), "a unit that every gate has"
+    return lines[: lines.index("")]
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("hello " * 20, ["hello " * 13, "hello " * 7]),
+        ("a" + "\u6f22" * 50, ["a" + "\u6f22" * 39, "\u6f22" * 11]),
+        ("<unk>ab\tA\n<unk>", ["<unk>ab\xb7A\u21b5", "<unk>"]),
+    ],
+)
+async def test_a_text_is_shown_whole(text: str, lines: list[str], pieces: str, tmp_path: Path, capsys: Capture) -> None:
+    """Lines are full of whole pieces, however wide these are, and nothing of what is unknown is lost."""
+    assert await watched(pieces, text, tmp_path / "text.txt", capsys) == lines

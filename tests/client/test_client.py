@@ -355,3 +355,12 @@ async def test_a_closed_client_is_unavailable(client: Client, server: ServerProc
         with pytest.raises(Unavailable, match="the client is closed"):
             await call()
     await (await client.session(session.id)).close()
+
+
+async def test_a_step_behind_an_empty_one_is_taken(client: Client) -> None:
+    """What is refused for being empty does not take what was called after it with it."""
+    async with client.open("letters") as session:
+        refused, taken = await asyncio.gather(session.step([]), session.step([1, 2]), return_exceptions=True)
+        assert isinstance(refused, InvalidArgument)
+        assert not isinstance(taken, BaseException)
+        assert (taken.position, (await session.step([3])).position) == (2, 3)

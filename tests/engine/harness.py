@@ -7,11 +7,13 @@ import numpy as np
 import onnx
 import torch
 
+from conveyor.engine.assembly import Assembly
 from conveyor.engine.core import Core
 from conveyor.engine.feeds import Results
 from conveyor.engine.initialiser import Initialiser
 from conveyor.engine.limits import Device, Limits, Provider
 from conveyor.engine.runner import Runner
+from conveyor.engine.scheduler import Batch
 from conveyor.engine.work import Answer, Array, Chunk, EndReason, Generation, OpenOptions, Sampling, Token, Want
 from conveyor.errors import ConveyorError
 from conveyor.graph.model_file import ModelFile, model_from_proto
@@ -98,7 +100,18 @@ class ManualEngine:
         if formed is None:
             self.deliver()
             return False
-        batch, assembly = formed
+        self._complete(*formed, error)
+        return True
+
+    def run_two(self, error: Exception | None = None) -> None:
+        """Two runs, of which the second was formed before the first, which ends in `error`, is over."""
+        first, second = self.core.next_batch(self.now), self.core.next_batch(self.now)
+        if first is not None:
+            self._complete(*first, error)
+        if second is not None:
+            self._complete(*second)
+
+    def _complete(self, batch: Batch, assembly: Assembly, error: Exception | None = None) -> None:
         self.batch_sizes.append(len(batch))
         results = Results()
         self.runner.run(assembly.feeds, results)
@@ -108,7 +121,6 @@ class ManualEngine:
         else:
             self.core.finish(batch, assembly, results, self.now)
         self.deliver()
-        return True
 
     def run_all(self) -> None:
         while self.run():

@@ -373,6 +373,8 @@ class TestShutdown:
         drain = asyncio.create_task(engine.drain(60))
         await asyncio.sleep(0)
         with pytest.raises(Unavailable):
+            await engine.start_of({})
+        with pytest.raises(Unavailable):
             engine.open(OpenOptions())
         with pytest.raises(Unavailable):
             engine.submit(chunk("b", [1], sink))

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from conveyor.engine.initialiser import Initialiser
 from conveyor.errors import InvalidArgument
 from conveyor.graph import build_serving_graph, model_from_proto
 from conveyor.graph.arena import Scatter
+from conveyor.graph.errors import ModelError
 from tests.models import make_context_model, make_model
 
 PICTURE = np.array([0.5, -1, 2], np.float32)
@@ -60,3 +62,18 @@ def test_contexts_that_do_not_fit_are_refused(contexts: dict[str, np.ndarray], f
 
     assert caught.value.field == field
     assert problem in str(caught.value)
+
+
+def test_a_first_state_of_another_shape_is_found_at_load() -> None:
+    """A graph that leaves a length open and gives one number for a whole state is refused before it serves."""
+    proto, _ = make_context_model()
+    nodes = proto.graph.node
+    place, first = next((i, node) for i, node in enumerate(nodes) if "first" in node.output)
+    first.output[0] = "all"
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1]), "width_axis"))
+    nodes.insert(place + 1, onnx.helper.make_node("ReduceMean", ["all", "width_axis"], ["first"]))
+    declared = next(value for value in proto.graph.output if value.name == "h_first")
+    declared.type.tensor_type.shape.dim[2].dim_param = "H"
+
+    with pytest.raises(ModelError, match=r"the model cannot start a session: .* size 1 into shape \(16,\)"):
+        initialiser_of(proto).warm_up()

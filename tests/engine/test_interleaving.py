@@ -30,6 +30,7 @@ actions = st.one_of(
     st.tuples(st.just("run")),
     st.tuples(st.just("fail")),
     st.tuples(st.just("fail")),
+    st.tuples(st.just("overlap"), st.booleans()),
     st.tuples(st.just("cancel"), session_ids),
     st.tuples(st.just("retry"), session_ids),
     st.tuples(st.just("reopen"), session_ids),
@@ -107,6 +108,9 @@ class Program:
     def do_fail(self) -> None:
         self.engine.run(RuntimeError("the device fell over"))
 
+    def do_overlap(self, fails: bool) -> None:
+        self.engine.run_two(RuntimeError("the device fell over") if fails else None)
+
     def do_cancel(self, name: str) -> None:
         if self.session(name).jobs:
             self.engine.core.cancel(self.session(name).jobs[0].work)
@@ -151,10 +155,10 @@ class Program:
 
     def finish(self) -> None:
         self.engine.run_all()
-        for name in SESSIONS:
+        for name in self.lives:
             self.do_chunk(name, [1, 2], LOGITS)
         self.engine.run_all()
-        for name in SESSIONS:
+        for name in self.lives:
             self.check(name)
             self.engine.core.end(self.session(name), EndReason.CLOSED)
         assert self.engine.num_used_slots() == 0
@@ -242,7 +246,28 @@ def test_contexts_and_noise_are_each_sessions_own(
     for action in program:
         play.play(action)
     play.finish()
-    assert play.engine.core.residence.num_free_contexts == num_slots + 2 * max_batch
+    assert play.engine.core.residence.num_free_contexts == num_slots + 3 * max_batch
+
+
+@pytest.mark.parametrize("is_padded", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+def test_contexts_have_room_while_two_batches_replace_all_others(is_padded: bool, fails: bool) -> None:
+    """Those who leave for two batches keep their contexts until these are over; then all is free again."""
+    play = ContextProgram(context_model(), is_padded=is_padded, num_slots=8, max_batch=2)
+    names = [f"s{number}" for number in range(16)]
+    for name in names:
+        play.open(name)
+    for name in names[:12]:
+        play.do_chunk(name, [1, 2], LOGITS)
+        play.engine.run()
+    for name in names[12:]:
+        play.do_chunk(name, [3], LOGITS)
+    play.do_overlap(fails)
+    for name in names:
+        play.do_chunk(name, [4, 5], LOGITS)
+    play.finish()
+
+    assert play.engine.core.residence.num_free_contexts == 8 + 3 * 2
 
 
 @settings(max_examples=25, deadline=None)

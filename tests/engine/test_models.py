@@ -9,6 +9,7 @@ import torch
 
 from conveyor.engine.work import EndReason, Want
 from conveyor.errors import RunFailed
+from conveyor.signature import Axis, OutputSpec, Signature, TensorSpec
 from tests import models
 from tests.engine.harness import ManualEngine
 
@@ -113,3 +114,28 @@ def test_a_new_session_starts_from_the_initial_values() -> None:
 
     for round_ in range(3):
         np.testing.assert_allclose(engine.answer(round_).outputs["logits"], expected, atol=1e-5)
+
+
+def test_a_model_without_states() -> None:
+    """A model that carries nothing from step to step is served too, in chunks of any length."""
+    graph, steps = models.GraphBuilder(), Axis(batch=1, time=0)
+    graph.node("Neg", ["x"], ["y"])
+    inputs, outputs = (TensorSpec("x", "float32", (2,), steps),), (OutputSpec("y", "float32", (2,), steps),)
+    engine = ManualEngine(graph.model(Signature(inputs, (), outputs)))
+    engine.open("a")
+    for length in (1, 3):
+        engine.chunk("a", np.ones((length, 2)), Want(names=("y",)), tag=length)
+        engine.run_all()
+
+    assert [engine.answer(length).outputs["y"].tolist() for length in (1, 3)] == [[[-1, -1]], 3 * [[-1, -1]]]
+
+
+def test_an_ended_session_holds_no_contexts() -> None:
+    """What a client gave is forgotten with its session, though the deadline of the session still stands."""
+    engine = ManualEngine(models.make_context_model()[0])
+    engine.open("a", {"picture": np.ones(3, np.float32)})
+    session = engine.core.table.get("a")
+    engine.core.end(session, EndReason.CLOSED)
+
+    assert session.contexts is None
+    assert session.initial is None

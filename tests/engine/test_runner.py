@@ -1,5 +1,6 @@
 """The serving graph on ONNX Runtime: in place, where it should be, and nowhere else."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from conveyor.engine.feeds import Feeds, Results
 from conveyor.engine.limits import Device
@@ -16,9 +17,10 @@ from conveyor.engine.runner import Runner
 from conveyor.errors import FailedPrecondition
 from conveyor.graph.errors import ModelError
 from conveyor.graph.model_file import ModelFile, model_from_proto
+from conveyor.signature import Axis, ContextSpec, Signature
 from tests.engine import harness
 from tests.engine.test_interleaving import Program, actions
-from tests.models import make_model
+from tests.models import make_context_model, make_model, make_walk_model, value_info
 
 NUM_ROWS = 6
 
@@ -62,6 +64,18 @@ def test_a_slot_outside_the_arena_is_refused(runner: Runner, read: list[int], wr
 
     assert not arena_of(runner).any()
     assert results.spilled == []
+
+
+@pytest.mark.parametrize("slot", [-1, NUM_ROWS + 2])
+def test_a_context_slot_outside_the_arena_is_refused(slot: int) -> None:
+    """The contexts of another session are never read for want of a check."""
+    runner = Runner(model_from_proto(make_context_model()[0]), NUM_ROWS, Device("cpu", num_threads=1))
+    feeds = feeds_of([1], [2], context_slots=np.array([slot]))
+    feeds.inputs["noise"] = np.zeros((1, 1, 20), np.float32)
+    with pytest.raises(ValueError, match="outside the arena"):
+        runner.run(feeds, Results())
+    feeds.context_slots = np.array([NUM_ROWS + 1])
+    runner.run(feeds, Results())
 
 
 def test_it_writes_in_place_and_only_there(runner: Runner) -> None:
@@ -176,3 +190,22 @@ def test_a_bound_that_the_model_does_not_keep_is_found_at_load() -> None:
 
     with pytest.raises(ModelError, match="the model cannot make a step"):
         Runner(model_from_proto(proto), NUM_ROWS, Device("cpu", num_threads=1)).warm_up(2)
+
+
+def test_a_context_that_the_model_does_not_know_is_found_at_load() -> None:
+    """The same holds for a context that every step looks up."""
+    proto, _ = make_walk_model()
+    graph, (entry,) = proto.graph, proto.metadata_props
+    label = ContextSpec("label", "int64", (), Axis(batch=0))
+    signature = Signature.from_json(entry.value)
+    entry.value = replace(signature, contexts=(*signature.contexts, label), max_token=10).to_json()
+    graph.input.append(value_info(label))
+    graph.initializer.append(numpy_helper.from_array(np.ones((10, 2), np.float32), "table"))
+    next(node for node in graph.node if "place" in node.output).output[0] = "way_there"
+    graph.node.append(helper.make_node("Gather", ["table", "label"], ["beside"]))
+    graph.node.append(helper.make_node("Add", ["way_there", "beside"], ["place"]))
+    gather = next(node for node in graph.node if "at_out" in node.output)
+    gather.input[0] = "way_there"
+
+    with pytest.raises(ModelError, match=r"the model cannot make a step: .*out of data bounds"):
+        Runner(model_from_proto(proto), NUM_ROWS, Device("cpu", num_threads=1)).warm_up(1)

@@ -38,6 +38,35 @@ def test_a_model_without_initialisers_has_no_first_part() -> None:
     assert step_model(model.proto, model.signature).graph.node == model.proto.graph.node
 
 
+def test_operands_that_are_left_out_are_nobodys_results() -> None:
+    """A node without an optional input does not need every node that leaves out an optional output."""
+    proto, _ = make_context_model()
+    graph = proto.graph
+    lstm = next(node for node in graph.node if node.op_type == "LSTM")
+    place, first = next((i, node) for i, node in enumerate(graph.node) if "first" in node.output)
+    first.output[0] = "unbounded"
+    graph.initializer.append(onnx.helper.make_tensor("most", onnx.TensorProto.FLOAT, [], [1]))
+    graph.node.insert(place + 1, onnx.helper.make_node("Clip", ["unbounded", "", "most"], ["first"]))
+    graph.node.insert(place, onnx.helper.make_node("LSTM", lstm.input, ["", "last"], hidden_size=16))
+    model = model_from_proto(proto)
+    part = initialiser_model(model.proto, model.signature)
+
+    assert part is not None
+    assert names(part.graph.input) == {"picture"}
+
+
+def test_weights_may_be_listed_among_the_inputs() -> None:
+    """Old exporters declare every weight as an input too, which makes it nothing that a client gives."""
+    proto, _ = make_context_model()
+    graph = proto.graph
+    graph.input.extend(onnx.helper.make_tensor_value_info(w.name, w.data_type, w.dims) for w in graph.initializer)
+    model = model_from_proto(proto)
+    part = initialiser_model(model.proto, model.signature)
+
+    assert part is not None
+    assert "picture" in names(part.graph.input)
+
+
 def test_an_initialiser_that_looks_at_a_step_is_refused() -> None:
     """What is computed at opening cannot depend on what comes later."""
     proto, _ = make_context_model()

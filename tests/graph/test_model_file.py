@@ -113,6 +113,20 @@ def test_tokens_without_a_bound() -> None:
         model_from_proto(sign(make(), unbounded))
 
 
+def test_a_context_of_integers_without_a_bound() -> None:
+    """The same holds for what is given at opening, whatever the steps take."""
+    label = ContextSpec("label", "int64", (), Axis(batch=0))
+    with pytest.raises(ModelError, match="max_token: a model with a context of whole numbers has to say which"):
+        model_from_proto(labelled(models.make_feature_model()[0], label))
+
+
+def labelled(proto: ModelProto, label: ContextSpec) -> ModelProto:
+    """The model with a context that nothing reads."""
+    signature = replace(signature_of(proto), contexts=(label,))
+    proto.graph.input.append(models.value_info(label))
+    return sign(proto, signature)
+
+
 def test_more_tokens_than_logits() -> None:
     """A bound beyond the vocabulary is refused: such a token could not be scored."""
     beyond = replace(signature_of(make()), max_token=20)

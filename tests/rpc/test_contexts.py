@@ -2,18 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
+import grpc
 import numpy as np
+import onnx
 import pytest
 import torch
 
-from conveyor.client import Client, InvalidArgument, connect
+from conveyor.client import Client, InvalidArgument, ServerError, connect
 from conveyor.engine.noise import draw_noise
 from conveyor.server import start_server
 from conveyor.settings import Settings
-from conveyor.signature import NoiseSpec, Signature
-from tests.models import make_context_model, make_walk_model, save_model
+from conveyor.signature import ContextSpec, NoiseSpec, Signature
+from conveyor.v1 import step_pb2
+from tests.models import make_context_model, make_walk_model, save_model, value_info
 
 NUM_SESSIONS = 5
 CUTS = ((9,), (1, 3, 5), (2, 2, 2, 2, 1))
@@ -75,12 +79,19 @@ async def test_a_model_without_inputs_is_asked_for_steps(client: Client) -> None
 async def test_what_a_model_without_inputs_cannot_take(client: Client) -> None:
     """The field is named, and the session stays where it is."""
     async with client.open("walks", contexts={"home": np.zeros(2, np.float32)}) as session:
-        for steps in (0, -1, 100_000):
+        for steps in (0, -1, 100_000, 2**40, 1.5, "abc", None, [1], np.zeros((2, 3)), {}):
             with pytest.raises(InvalidArgument, match="num_steps"):
                 await session.step(steps)
-        with pytest.raises(InvalidArgument, match="num_steps"):
-            await session.step("abc")
-        assert (await session.step(1)).position == 1
+        assert (await session.step(np.int64(1))).position == 1
+
+
+async def test_a_step_behind_one_of_no_steps_is_taken(client: Client) -> None:
+    """A refused count is refused at once, and what was called after it is taken and told so."""
+    async with client.open("walks", contexts={"home": np.zeros(2, np.float32)}) as session:
+        refused, taken = await asyncio.gather(session.step(0), session.step(3), return_exceptions=True)
+        assert isinstance(refused, InvalidArgument)
+        assert not isinstance(taken, BaseException)
+        assert (taken.position, (await session.step(2)).position) == (3, 5)
 
 
 async def test_contexts_that_are_refused(client: Client) -> None:
@@ -98,3 +109,44 @@ async def test_models_tell_their_roles(client: Client) -> None:
     assert [info.name for info in model.contexts] == ["picture"]
     assert [(info.name, info.shape) for info in model.noises] == [("noise", (20,))]
     assert model.context_bytes == 4 * (3 + 20)
+
+
+async def test_tokens_for_a_model_without_inputs(client: Client) -> None:
+    """Who writes the protocol without the SDK is told what to give instead."""
+    stub = client._connection.stub
+    async with client.open("walks", contexts={"home": np.zeros(2, np.float32)}) as session:
+        with pytest.raises(grpc.aio.AioRpcError, match="takes no tokens; give num_steps"):
+            await stub.Step(step_pb2.StepRequest(chunk=step_pb2.Chunk(session_id=session.id, tokens=[1])))
+
+
+async def test_a_start_that_fails_is_not_explained_to_the_client(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client reads an id, the log has what ONNX Runtime says under it, and nothing has been opened."""
+    save_model(tmp_path / "squares" / "1", make_square_model())
+    settings = Settings(models=tmp_path, port=0, metrics_port=0, num_threads=1)
+    async with await start_server(settings) as server, connect(server.address) as client:
+        with pytest.raises(ServerError, match=r"internal error \w+: the server's log has it") as caught:
+            await client.open("squares", contexts={"sides": np.array([1, 2])})
+        assert await client.sessions() == []
+        await client.open("squares", contexts={"sides": np.array([2, 2])})
+
+    assert "Reshape" not in str(caught.value)
+    assert "Reshape" in caplog.text
+
+
+def make_square_model() -> onnx.ModelProto:
+    """A walk from where four numbers lie, which can be laid out in two rows of two and in no other way."""
+    proto, _ = make_walk_model()
+    graph, (entry,) = proto.graph, proto.metadata_props
+    sides = ContextSpec("sides", "int64", (2,))
+    signature = replace(Signature.from_json(entry.value), contexts=(sides,), max_token=2)
+    entry.value = signature.to_json()
+    graph.input.remove(next(value for value in graph.input if value.name == "home"))
+    graph.input.append(value_info(sides))
+    graph.node.remove(next(node for node in graph.node if "at_first" in node.output))
+    graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(4, np.float32), "four"))
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array([0]), "rows"))
+    graph.node.append(onnx.helper.make_node("Reshape", ["four", "sides"], ["square"]))
+    graph.node.append(onnx.helper.make_node("ReduceMax", ["square", "rows"], ["at_first"]))
+    return proto

@@ -119,6 +119,15 @@ def test_roles() -> None:
             ),
             "named twice: c",
         ),
+        (
+            lambda: Signature(
+                (TOKENS,),
+                tuple(StateSpec(n, "float32", (), Axis(batch=0), f"{n}_out", initialiser="first") for n in "hc"),
+                (),
+                (ContextSpec("d", "float32"),),
+            ),
+            "named twice: first",
+        ),
     ],
 )
 def test_roles_that_cannot_be(make: Callable[[], object], words: str) -> None:
@@ -155,7 +164,15 @@ def test_bad_signatures() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", '{"format": 9}', '{"format": 1}', '{"format": 1, "inputs": 3}'],
+    [
+        "",
+        "[]",
+        "{}",
+        '{"format": 9}',
+        '{"format": 1}',
+        '{"format": 1, "inputs": 3}',
+        f'{{"format": 1, "inputs": [], "outputs": [], "states": [{{"name": "h", "initial": [{10**400}]}}]}}',
+    ],
 )
 def test_bad_json(text: str) -> None:
     """Text that is no signature is a ValueError, whatever is wrong with it."""
@@ -181,7 +198,19 @@ def test_junk_in_a_role(key: str, junk: object) -> None:
 @given(
     role=st.sampled_from(["inputs", "states", "outputs", "contexts", "noises"]),
     field=st.sampled_from(
-        ["name", "dtype", "shape", "axis", "output", "initial", "initialiser", "distribution", "is_logits", "other"]
+        [
+            "name",
+            "dtype",
+            "shape",
+            "axis",
+            "output",
+            "initial",
+            "initialiser",
+            "distribution",
+            "is_logits",
+            "is_optional",
+            "other",
+        ]
     ),
     junk=JUNK,
 )
@@ -193,3 +222,4 @@ def test_junk_in_a_tensor(role: str, field: str, junk: object) -> None:
     with suppress(ValueError):
         signature = Signature.from_json(json.dumps(raw))
         assert Signature.from_json(signature.to_json()) == signature
+        assert all(isinstance(flag, bool) for o in signature.outputs for flag in (o.is_logits, o.is_optional))

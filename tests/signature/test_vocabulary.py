@@ -20,6 +20,12 @@ def test_longest_match() -> None:
     assert vocabulary.encode("abcabac") == [3, 2, 1, 4]
 
 
+def test_the_name_of_what_is_unknown_is_text_like_any_other() -> None:
+    """Entry 0 is never read, so that every token 0 stands for one character."""
+    vocabulary = Vocabulary(["<unk>", "u", "hello"])
+    assert vocabulary.encode("<unk>hello") == [0, 1, 0, 0, 0, 2]
+
+
 @given(st.lists(st.text(alphabet="abc", min_size=1, max_size=3), unique=True), st.text(alphabet="abc"))
 def test_round_trip(entries: list[str], text: str) -> None:
     """Text of known characters comes back as it was."""

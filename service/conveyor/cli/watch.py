@@ -5,6 +5,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import nullcontext
+from itertools import islice
 from typing import Any
 
 from rich.console import Console, Group
@@ -89,7 +90,8 @@ async def _liveliest(client: Client, model: Model, layer: Layer, gate: str, toke
         for chunk in _chunks(tokens[:SURVEY_TOKENS]):
             answer = await session.step([token for token, _ in chunk], outputs=[output])
             rows += answer[output].tolist()
-    spreads = [_variance([level(gate, value) for value in unit]) for unit in zip(*rows, strict=True)]
+    units = islice(zip(*rows, strict=True), layer.num_units)
+    spreads = [_variance([level(gate, value) for value in unit]) for unit in units]
     return spreads.index(max(spreads))
 
 
@@ -115,9 +117,12 @@ async def _show(title: str, gate: str, moments: AsyncIterator[Moment], delay: fl
     is_live = sys.stdout.isatty()
     with Live(console=console, auto_refresh=False) if is_live else nullcontext() as live:
         async for moment in moments:
+            text = coloured([*line, moment], gate)
+            if line and text.cell_len > console.width:  # rich would break it at a space, wherever that is
+                console.print(coloured(line, gate))
+                line, text = [], coloured([moment], gate)
             line.append(moment)
-            text = coloured(line, gate)
-            if moment.text.endswith("\n") or text.cell_len >= console.width:
+            if moment.text.endswith("\n"):
                 console.print(text)
                 line, text = [], Text()
             picture = Group(text, "", bars(moment.gates))

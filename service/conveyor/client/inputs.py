@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from operator import index
 from typing import Any, TypeAlias
 
 from conveyor.client.errors import InvalidArgument
@@ -44,6 +45,8 @@ def chunk_from(session_id: str, data: Inputs, model: Model) -> tuple[step_pb2.Ch
     # A list first, the common case: to ask whether something is a Mapping takes a while.
     if model.takes_tokens and (type(data) is list or not isinstance(data, Mapping)):
         tokens = data if type(data) is list else tokens_from(data, model)
+        if not tokens:
+            raise _no_steps("tokens")
         try:
             return step_pb2.Chunk(session_id=session_id, tokens=tokens), len(tokens)
         except (TypeError, ValueError) as error:
@@ -52,14 +55,26 @@ def chunk_from(session_id: str, data: Inputs, model: Model) -> tuple[step_pb2.Ch
         return _steps_from(session_id, data)
     tensors = _tensors(data, model)
     num_steps = next((tensor.shape[0] for tensor in tensors.values() if tensor.shape), 0)
+    if not num_steps:
+        raise _no_steps("inputs")
     inputs = {name: tensor.to_message() for name, tensor in tensors.items()}
     return step_pb2.Chunk(session_id=session_id, inputs=inputs), num_steps
 
 
 def _steps_from(session_id: str, data: Inputs) -> tuple[step_pb2.Chunk, int]:
-    if not isinstance(data, int):
-        raise InvalidArgument("num_steps: the model takes no inputs; give the number of steps", field="num_steps")
-    return message_from(step_pb2.Chunk, session_id=session_id, num_steps=data), data
+    try:
+        num_steps = index(data)
+    except TypeError:
+        problem = "num_steps: the model takes no inputs; give the number of steps"
+        raise InvalidArgument(problem, field="num_steps") from None
+    if num_steps < 1:
+        raise _no_steps("num_steps")
+    return message_from(step_pb2.Chunk, session_id=session_id, num_steps=num_steps), num_steps
+
+
+def _no_steps(field: str) -> InvalidArgument:
+    # The server would say so too, but take the chunk behind it: that would begin at the same position.
+    return InvalidArgument(f"{field}: a chunk needs at least one step", field=field)
 
 
 def _tensors(data: Inputs, model: Model) -> dict[str, Tensor]:

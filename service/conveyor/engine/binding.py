@@ -49,8 +49,9 @@ class FreeBinding:
             binding.bind_cpu_input(name, array)
         if self._is_ragged:
             binding.bind_cpu_input(LENGTHS, feeds.lengths)
-        binding.bind_cpu_input(READ_SLOTS, feeds.read_slots)
-        binding.bind_cpu_input(WRITE_SLOTS, feeds.write_slots[:, np.newaxis])
+        if self._arenas.values:
+            binding.bind_cpu_input(READ_SLOTS, feeds.read_slots)
+            binding.bind_cpu_input(WRITE_SLOTS, feeds.write_slots[:, np.newaxis])
         if self._has_contexts:
             binding.bind_cpu_input(CONTEXT_SLOTS, feeds.context_slots)
         binding.clear_binding_outputs()

@@ -54,8 +54,9 @@ class Core:
         self.table = SessionTable(limits)
         # A run writes to spare slots, so there must be a batch of them beyond those that hold sessions.
         num_slots = limits.num_slots + max_batch
-        # A session that leaves has its contexts in the arena until the run that it leaves by is over.
-        self.residence = Residence(num_slots, num_slots + max_batch, initial)
+        # A session that leaves has its contexts in the arena until the run that it leaves by is over. Two batches may
+        # be under way, and each of their sessions has two slots, which two others may have left.
+        self.residence = Residence(num_slots, num_slots + 2 * max_batch, initial)
         self.num_waiting = 0
         self._num_running = 0  # sessions in batches that have not come back
         self.outcomes: list[Outcome] = []

@@ -89,7 +89,9 @@ class Engine:
 
         Raises:
             InvalidArgument: one is missing, unknown or malformed.
+            Unavailable: the server is draining.
         """
+        self._check_draining()
         self._initialiser.check(contexts)
         if not contexts:
             return ALIKE

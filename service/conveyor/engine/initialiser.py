@@ -6,6 +6,7 @@ import numpy as np
 
 from conveyor.engine.limits import Device
 from conveyor.engine.ort import make_session
+from conveyor.engine.warm_up import warm_up_contexts
 from conveyor.engine.work import Array, Start
 from conveyor.errors import InvalidArgument
 from conveyor.graph import ServingGraph
@@ -55,14 +56,13 @@ class Initialiser:
         return Start(self._graph.context_rows(values), initial)
 
     def warm_up(self) -> None:
-        """Starts a session of zeros, and throws it away.
+        """Starts a session of zeros, or of last tokens, and throws it away.
 
         Raises:
             ModelError: the model cannot do it.
         """
-        zeros = {spec.name: np.zeros(spec.shape, spec.dtype) for spec in self._signature.given_contexts}
         try:
-            self.start(zeros)
+            self.start(warm_up_contexts(self._signature))
         except Exception as error:  # ONNX Runtime has a dozen kinds
             raise ModelError(f"the model cannot start a session: {str(error).splitlines()[0]}") from error
 

@@ -8,6 +8,7 @@ import onnxruntime
 from conveyor.engine.limits import Device
 from conveyor.errors import FailedPrecondition
 from conveyor.graph.builder import GraphBuilder, value_info
+from conveyor.graph.errors import ModelError
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -43,7 +44,11 @@ def resolve(device: Device) -> Device:
 
 
 def make_session(graph: bytes, device: Device, num_threads: int) -> onnxruntime.InferenceSession:
-    """A session on a device that was resolved."""
+    """A session on a device that was resolved.
+
+    Raises:
+        ModelError: ONNX Runtime does not take the graph.
+    """
     providers: list[object] = [CPU] if device.provider == "cpu" else [(CUDA, _cuda_options(device)), CPU]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
@@ -52,7 +57,10 @@ def make_session(graph: bytes, device: Device, num_threads: int) -> onnxruntime.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(graph, options, providers=providers)
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=providers)
+    except Exception as error:  # it has a dozen kinds
+        raise ModelError(f"ONNX Runtime cannot load the graph: {str(error).splitlines()[0]}") from error
 
 
 def node_placement(session: onnxruntime.InferenceSession) -> list[Placement]:

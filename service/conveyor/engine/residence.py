@@ -137,6 +137,7 @@ class Residence:
             session.slot = 0
         self._leave_arena(session)
         self.store.drop(session.session_id)
+        session.contexts = session.initial = None  # the table's heap of deadlines may hold the session for long
 
     def _leave_arena(self, session: Session) -> None:
         self._resident.pop(session, None)

@@ -13,7 +13,7 @@ from conveyor.engine.head_sessions import Heads
 from conveyor.engine.limits import Device
 from conveyor.engine.ort import Placement, make_session, node_placement, report_nodes_off_cuda, resolve
 from conveyor.engine.threads import run_threads
-from conveyor.engine.warm_up import warm_up_feeds
+from conveyor.engine.warm_up import warm_up_contexts, warm_up_feeds
 from conveyor.graph.arena import Arena, Scatter, check_arena_size
 from conveyor.graph.errors import ModelError
 from conveyor.graph.model_file import ModelFile
@@ -58,7 +58,7 @@ class Runner:
         sizes = self._fixed_sizes(max_batch, is_padded=is_padded)
         self._arena_rows = num_rows + (max(sizes) if is_padded else 0)
         self._arenas = self._make_arenas(self.graph.arenas, self._arena_rows, device)
-        self._context_rows = num_rows + max_batch
+        self._context_rows = num_rows + 2 * max_batch  # as `Core` counts them
         self._contexts = self._make_arenas(self.graph.contexts, self._context_rows, device)
         self._free = FreeBinding(self._session, lean, self._arenas, self._contexts, where)
         self._fixed = FixedBindings(self._session, lean, self._arenas, self._contexts, where, sizes, num_rows)
@@ -108,6 +108,7 @@ class Runner:
         """
         results = Results()
         feeds = warm_up_feeds(self.graph.signature, num_sessions)
+        feeds.contexts = [(1, self.graph.context_rows(warm_up_contexts(self.graph.signature)))]
         try:
             if self._optional:
                 self.run(feeds, Results())
@@ -147,12 +148,17 @@ class Runner:
 
     def _check_slots(self, feeds: Feeds) -> None:
         # Lists: NumPy's own min and max take longer for a lone session than all the rest of the checks.
-        slots = feeds.read_slots.tolist() + feeds.write_slots.tolist()
-        if min(slots) < 0 or max(slots) >= self._num_rows:
-            raise ValueError(f"slot outside the arena of {self._num_rows} rows: {slots}")
+        _check_range(feeds.read_slots.tolist() + feeds.write_slots.tolist(), self._num_rows)
+        if feeds.context_slots is not None:
+            _check_range(feeds.context_slots.tolist(), self._context_rows)
 
     def _outputs_of(self, feeds: Feeds) -> list[str]:
         names = list(feeds.outputs)
         if self._logits and (feeds.top or feeds.score or feeds.sample) and self._logits.name not in names:
             names.append(self._logits.name)
         return names
+
+
+def _check_range(slots: list[int], num_rows: int) -> None:
+    if min(slots) < 0 or max(slots) >= num_rows:
+        raise ValueError(f"slot outside the arena of {num_rows} rows: {slots}")

@@ -81,7 +81,7 @@ class Arena:
         for layout in self.layouts:
             place = row[layout.offset : layout.offset + layout.size]
             if layout.name in values:
-                place[:] = np.ravel(values[layout.name])
+                place[:] = np.reshape(values[layout.name], layout.size)  # one number would fill it too
             elif isinstance(layout.spec, StateSpec) and layout.spec.initial is not None:
                 place[:] = layout.spec.initial
         return row

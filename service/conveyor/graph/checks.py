@@ -50,6 +50,8 @@ def check_roles(proto: ModelProto, signature: Signature) -> None:
     if signature.takes_tokens and signature.max_token is None:
         # Unchecked, one client's bad token would fail the run that other sessions are in.
         raise ModelError("max_token: a model of tokens has to say which is the last")
+    if signature.max_token is None and any(context.dtype.startswith("int") for context in signature.given_contexts):
+        raise ModelError("max_token: a model with a context of whole numbers has to say which is the last")
     if signature.logits and signature.max_token is not None and signature.max_token >= signature.logits.shape[0]:
         raise ModelError(f"max_token: {signature.max_token}, but there are {signature.logits.shape[0]} logits")
     constants = {tensor.name for tensor in proto.graph.initializer}

@@ -20,8 +20,8 @@ def initialiser_model(proto: ModelProto, signature: Signature) -> ModelProto | N
     if not signature.initialisers:
         return None
     part = part_of(proto, [value for value in proto.graph.output if value.name in signature.initialisers])
-    given = {context.name for context in signature.given_contexts}
-    if strays := sorted({value.name for value in part.graph.input} - given):
+    known = {context.name for context in signature.given_contexts} | {tensor.name for tensor in part.graph.initializer}
+    if strays := sorted({value.name for value in part.graph.input} - known):
         raise ModelError(f"initialisers: they depend on {strays[0]}, which is not a context that the client gives")
     return part
 
@@ -60,4 +60,5 @@ def _needed(graph: GraphProto, names: set[str]) -> tuple[list[NodeProto], set[st
         if names.intersection(node.output):
             nodes.append(node)
             names.update(node.input, *(captured_names(inner) for inner in subgraphs(node)))
+            names.discard("")  # an operand that is left out, on either side of a node
     return nodes[::-1], names

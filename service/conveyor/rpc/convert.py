@@ -68,8 +68,8 @@ def chunk_work(message: step_pb2.Chunk, engine: Engine, sink: Sink, tag: Any, de
 def _token_input(engine: Engine) -> str:
     signature = engine.signature
     if not signature.takes_tokens:
-        names = ", ".join(spec.name for spec in signature.inputs)
-        raise InvalidArgument("tokens", f"model {engine.name} takes no tokens; give inputs: {names}")
+        given = f"inputs: {', '.join(spec.name for spec in signature.inputs)}" if signature.inputs else "num_steps"
+        raise InvalidArgument("tokens", f"model {engine.name} takes no tokens; give {given}")
     return signature.inputs[0].name
 
 

@@ -132,8 +132,8 @@ class OutputSpec(TensorSpec):
 class Signature:
     """The tensors of a model by role. Names are unique over all roles.
 
-    `max_token` bounds integer stream inputs: ids run from 0 to it, both included; None leaves them unbounded, which a
-    model of tokens may not.
+    `max_token` bounds the integers that clients give, at each step and as contexts: ids run from 0 to it, both
+    included. None leaves stream inputs unbounded, which a model of tokens may not, nor one with contexts of integers.
     `fixed_steps` is the only chunk length that the graph takes, None where the time axis is dynamic.
     """
 
@@ -147,7 +147,9 @@ class Signature:
 
     def __post_init__(self) -> None:
         names = [t.name for t in (*self.fed, *self.states, *self.outputs)]
-        names += [s.output for s in self.states] + list(self.initialisers)
+        names += [s.output for s in self.states]
+        names += [context.initialiser for context in self.contexts if context.initialiser]
+        names += [state.initialiser for state in self.states if state.initialiser]
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"named twice: {', '.join(twice)}")
         if not self.inputs and not self.noises:
@@ -222,7 +224,7 @@ class Signature:
                 max_token=_count(raw.get("max_token"), least=0),
                 fixed_steps=_count(raw.get("fixed_steps"), least=1),
             )
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError) as error:
             raise ValueError(f"signature: {error}") from error
 
 
@@ -231,6 +233,8 @@ def _tensor(raw: dict[str, Any]) -> dict[str, Any]:
     texts = [raw["name"], *(raw.get(key, "") for key in ("output", "initialiser", "distribution"))]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError(f"name {raw['name']!r} is not text")
+    if not all(isinstance(raw.get(key, False), bool) for key in ("is_logits", "is_optional")):
+        raise TypeError(f"{raw['name']}: is_logits and is_optional are true or false")
     if not all(isinstance(length, int) for length in fields["shape"]):
         raise TypeError(f"{raw['name']}: shape {raw['shape']!r} is not a list of lengths")
     if raw.get("initial") is not None:

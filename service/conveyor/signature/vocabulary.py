@@ -11,7 +11,7 @@ class Vocabulary:
 
     def __init__(self, symbols: Sequence[str]) -> None:
         self.symbols = tuple(symbols)
-        self._ids = {symbol: index for index, symbol in enumerate(self.symbols)}
+        self._ids = {symbol: index for index, symbol in enumerate(self.symbols) if index}
         self._longest = max((len(symbol) for symbol in self.symbols[1:]), default=1)
 
     def __len__(self) -> int:
