@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.request import urlopen
 
 import grpc
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 
 from conveyor.client import Client, InvalidArgument, ServerError, connect
 from conveyor.engine.noise import draw_noise
-from conveyor.server import start_server
+from conveyor.server import Server, start_server
 from conveyor.settings import Settings
 from conveyor.signature import ContextSpec, NoiseSpec, Signature
 from conveyor.v1 import step_pb2
@@ -24,12 +25,19 @@ CUTS = ((9,), (1, 3, 5), (2, 2, 2, 2, 1))
 
 
 @pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[Client]:
-    """A client of a server with room for two sessions at a time, and both models."""
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    """Has room for two sessions at a time, and both models."""
     save_model(tmp_path / "pictures" / "1", make_context_model()[0])
     save_model(tmp_path / "walks" / "1", make_walk_model()[0])
     settings = Settings(models=tmp_path, port=0, metrics_port=0, num_threads=1, num_slots=2, max_batch=2)
-    async with await start_server(settings) as server, connect(server.address) as client:
+    async with await start_server(settings) as server:
+        yield server
+
+
+@pytest.fixture
+async def client(server: Server) -> AsyncIterator[Client]:
+    """A client of it."""
+    async with connect(server.address) as client:
         yield client
 
 
@@ -100,6 +108,15 @@ async def test_contexts_that_are_refused(client: Client) -> None:
         with pytest.raises(InvalidArgument, match="contexts"):
             await client.open("walks", contexts=contexts)
     assert await client.sessions() == []
+
+
+async def test_contexts_are_counted(client: Client, server: Server) -> None:
+    """The metrics tell how much memory the contexts of open sessions take: of a picture, what the steps look at."""
+    contexts = {"picture": np.zeros(3, np.float32)}
+    async with client.open("pictures", contexts=contexts), client.open("pictures", contexts=contexts):
+        page = await asyncio.to_thread(lambda: urlopen(f"http://{server.metrics_address}/metrics").read().decode())
+
+    assert 'conveyor_context_bytes{model="pictures",version="1"} 160.0' in page
 
 
 async def test_models_tell_their_roles(client: Client) -> None:

@@ -173,6 +173,7 @@ class Engine:
             num_free_slots=max(0, self._limits.num_slots - residence.num_resident),
             arena_bytes=self.runner.arena_bytes,
             spilled_bytes=residence.store.num_bytes,
+            context_bytes=len(core.table) * sum(arena.row_bytes for arena in self.runner.graph.contexts),
             num_waiting=core.num_waiting,
         )
 

@@ -75,4 +75,5 @@ class EngineStats:
     num_free_slots: int
     arena_bytes: int
     spilled_bytes: int
+    context_bytes: int
     num_waiting: int

@@ -42,6 +42,7 @@ GAUGES: dict[str, tuple[str, Callable[[EngineStats], float]]] = {
     "arena_free_slots": ("Slots of the arena that no session holds.", lambda stats: stats.num_free_slots),
     "arena_bytes": ("Size of the arena.", lambda stats: stats.arena_bytes),
     "spilled_bytes": ("Size of the states in host memory.", lambda stats: stats.spilled_bytes),
+    "context_bytes": ("Size of the sessions' contexts in host memory.", lambda stats: stats.context_bytes),
     "waiting_chunks": ("Chunks and generations that have not finished.", lambda stats: stats.num_waiting),
 }
 
