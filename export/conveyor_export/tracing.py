@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import io
 import logging
 import re
 import warnings
@@ -81,9 +82,7 @@ def trace(module: nn.Module, signature: Signature, opset: int, half: bool = Fals
         return Trace(_trace(positional, signature, opset), signature)
     except TraceFailed as reason:
         single = replace(signature, fixed_steps=1)
-        with contextlib.suppress(TraceFailed):
-            return Trace(_trace(positional, single, opset), single, f"one step per run: {reason}")
-        raise
+        return Trace(_trace(positional, single, opset), single, f"one step per run: {reason}")
 
 
 def _trace(positional: _Positional, signature: Signature, opset: int) -> onnx.ModelProto:
@@ -159,16 +158,18 @@ def _symbols(model: onnx.ModelProto, signature: Signature) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the exporter's chatter (missing torchvision, its own deprecations) from the user."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keeps the exporter's chatter (missing torchvision, its own deprecations, whole graphs) from the user."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx.experimental.symbolic_shapes")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _reason(error: BaseException) -> str:

@@ -22,6 +22,7 @@ from conveyor_export.errors import (
     NameMismatch,
     ShapeMismatch,
     SourceError,
+    TraceFailed,
     UnsupportedOption,
     ValueMismatch,
 )
@@ -141,6 +142,7 @@ def complain(found: Tensors) -> Any:
         (lambda found: {"h": found["h"]}, NameMismatch, "what the module initialises lacks seen"),
         (lambda found: found | {"count": found["h"]}, NameMismatch, "has count, which the signature does not name"),
         (lambda found: found | {"h": found["h"][0]}, ShapeMismatch, r"h: expected shape \[1, 2, 5\], got \[2, 5\]"),
+        (lambda found: found | {"seen": torch.zeros(2, 6)}, ShapeMismatch, r"seen: expected shape \[1, 6\], got \[2, 6"),
         (lambda found: found | {"h": found["h"].double()}, DtypeMismatch, "h: expected float32, got float64"),
     ],
 )
@@ -157,6 +159,17 @@ def test_initialise_that_breaks_the_protocol(
     with pytest.raises(error, match=text) as caught:
         prove_module(module, module.signature())
     assert "\n" not in str(caught.value)
+
+
+def test_sessions_that_are_counted_in_python_are_told_of(module: Opened) -> None:
+    """What keeps the graph from any number of sessions is the reason given, not that its loop takes one step a run."""
+
+    class Counting(Opened):
+        def initialise(self, contexts: Tensors) -> Tensors:
+            return super().initialise(contexts) | {"seen": torch.zeros(len(contexts["picture"]), 6)}
+
+    with pytest.raises(TraceFailed, match="B as dynamic but your code specialized it"):
+        trace(Counting(), module.signature(), 20)
 
 
 def test_module_without_the_method() -> None:

@@ -309,3 +309,16 @@ def test_untraceable_module_is_told(tmp_path: Path) -> None:
         export_model(Moody(), tmp_path / "m.onnx")
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_untraceable_module_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """PyTorch's own account of a number that is read off a tensor, the whole graph, stays away from the terminal."""
+
+    class Reading(CellLoop):
+        def forward(self, inputs, states):
+            outputs, new_states = super().forward(inputs, states)
+            return {"y": outputs["y"] * float(inputs["x"].sum())}, new_states
+
+    with pytest.raises(TraceFailed):
+        export_model(Reading(), tmp_path / "m.onnx")
+    assert capfd.readouterr() == ("", "")
