@@ -1,7 +1,7 @@
 """Teaches VRNN and STORN the chorales."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -32,7 +32,7 @@ RECIPES = {
 }
 
 
-def train(recipe: Recipe, rolls: list[Tensor], num_updates: int | None, path: Path) -> SequenceModel:
+def train(recipe: Recipe, rolls: list[Tensor], path: Path) -> SequenceModel:
     """A model of the rolls `[steps, NUM_KEYS]`, kept in the file."""
     model = recipe.make(recipe.sizes)
     by_length = sorted(rolls, key=len)  # chorales of about one length waste few steps
@@ -42,8 +42,7 @@ def train(recipe: Recipe, rolls: list[Tensor], num_updates: int | None, path: Pa
         x, there = pad([_transpose(roll) for roll in by_length[first : first + _BATCH_SIZE]])
         return (model.bound(x, torch.randn(*there.shape, recipe.sizes.latent_size)) * there).sum() / there.sum()
 
-    plan = recipe.plan if num_updates is None else replace(recipe.plan, num_updates=num_updates)
-    fit_once(model, bound, plan, path)
+    fit_once(model, bound, recipe.plan, path)
     return model
 
 

@@ -44,6 +44,6 @@ def fit_once(module: nn.Module, bound: Callable[[], Tensor], plan: Plan, path: P
         module.eval()
         tqdm.write(f"{path}: trained before")
         return
-    fit(module, bound, plan)
     path.parent.mkdir(parents=True, exist_ok=True)
+    fit(module, bound, plan)
     torch.save(module.state_dict(), path)

@@ -1,16 +1,21 @@
 """The demo that paints digits."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from conveyor_export.painter.command import main
+from conveyor_export.painter import command
 
 
-def test_the_demo_paints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_paints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """After two updates both forms are served, and give a bound and three pictures."""
-    assert main(["--out", str(tmp_path), "--updates", "2"]) == 0
+    monkeypatch.setattr(command, "PLAN", replace(command.PLAN, num_updates=2))
+
+    assert command.main(["--out", str(tmp_path)]) == 0
 
     said = capsys.readouterr().out
     assert re.search(r"bound on 297 digits that it never saw: -\d+\.\d\d nats each", said)
