@@ -142,7 +142,11 @@ def complain(found: Tensors) -> Any:
         (lambda found: {"h": found["h"]}, NameMismatch, "what the module initialises lacks seen"),
         (lambda found: found | {"count": found["h"]}, NameMismatch, "has count, which the signature does not name"),
         (lambda found: found | {"h": found["h"][0]}, ShapeMismatch, r"h: expected shape \[1, 2, 5\], got \[2, 5\]"),
-        (lambda found: found | {"seen": torch.zeros(2, 6)}, ShapeMismatch, r"seen: expected shape \[1, 6\], got \[2, 6"),
+        (
+            lambda found: found | {"seen": torch.zeros(2, 6)},
+            ShapeMismatch,
+            r"seen: expected shape \[1, 6\], got \[2, 6",
+        ),
         (lambda found: found | {"h": found["h"].double()}, DtypeMismatch, "h: expected float32, got float64"),
     ],
 )

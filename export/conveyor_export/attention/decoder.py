@@ -83,6 +83,7 @@ class Decoder(nn.Module):
 
     def forward(self, inputs: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
         """Consumes `tokens` from `states` on."""
+
         def step(timed: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
             return self.step(timed["y"], inputs | timed, states)
 

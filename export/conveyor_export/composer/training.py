@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from conveyor_export.composer.chorales import NUM_KEYS, pad
-from conveyor_export.generative.fitting import Plan, fit_once
+from conveyor_export.generative.fitting import Plan, fit
 from conveyor_export.generative.sequence_model import SequenceModel, Sizes
 from conveyor_export.generative.storn import STORN
 from conveyor_export.generative.vrnn import VRNN
+from conveyor_export.weights import train_once
 
 _BATCH_SIZE = 32
 _MOST_TRANSPOSED = 3  # semitones up or down
@@ -42,7 +43,7 @@ def train(recipe: Recipe, rolls: list[Tensor], path: Path) -> SequenceModel:
         x, there = pad([_transpose(roll) for roll in by_length[first : first + _BATCH_SIZE]])
         return (model.bound(x, torch.randn(*there.shape, recipe.sizes.latent_size)) * there).sum() / there.sum()
 
-    fit_once(model, bound, recipe.plan, path)
+    train_once(model, path, lambda: fit(model, bound, recipe.plan))
     return model
 
 

@@ -4,9 +4,9 @@ from torch import Tensor, nn
 
 from conveyor.signature import ContextSpec, NoiseSpec, OutputSpec, Signature, StateSpec
 from conveyor_export.generative.draw import DRAW
-from conveyor_export.steps import SESSION, STEPS, over_steps
 from conveyor_export.generative.window import WINDOW_SIZE
 from conveyor_export.protocol import Tensors
+from conveyor_export.steps import SESSION, STEPS, over_steps
 
 _PAINTING = ("canvas", "h_dec", "c_dec")
 

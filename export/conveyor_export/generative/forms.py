@@ -4,8 +4,8 @@ from torch import nn
 
 from conveyor.signature import NoiseSpec, OutputSpec, Signature, StateSpec, TensorSpec
 from conveyor_export.generative.sequence_model import SequenceModel
-from conveyor_export.steps import SESSION, STEPS, over_steps
 from conveyor_export.protocol import Tensors
+from conveyor_export.steps import SESSION, STEPS, over_steps
 
 
 class Generate(nn.Module):

@@ -49,7 +49,9 @@ def test_a_budget_that_is_too_small_is_one_line(tmp_path: Path, capsys: pytest.C
     chosen = ["--cells", "elman", "rwkv7", "--tasks", "timing", "--budget", "1000", "--out", str(tmp_path)]
     assert main(chosen) == 1
 
-    assert re.fullmatch(r"conveyor-compare: num_parameters: rwkv7 has 1,\d+ or more, got 1,000\n", capsys.readouterr().err)
+    assert re.fullmatch(
+        r"conveyor-compare: num_parameters: rwkv7 has 1,\d+ or more, got 1,000\n", capsys.readouterr().err
+    )
 
 
 def test_the_default_has_each_of_greffs_variants() -> None:

@@ -9,9 +9,7 @@ import pytest
 from conveyor_export.painter import command
 
 
-def test_the_demo_paints(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_demo_paints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """After two updates both forms are served, and give a bound and three pictures."""
     monkeypatch.setattr(command, "PLAN", replace(command.PLAN, num_updates=2))
 
