@@ -129,6 +129,23 @@ def test_computed_context_is_an_input(module: Opened) -> None:
         prove(graph, module)
 
 
+def test_what_is_the_same_for_every_session_may_be_initialised_too(module: Opened) -> None:
+    """A learned first state, or zeros, takes of the contexts nothing but how many sessions there are."""
+
+    class Learned(Opened):
+        def initialise(self, contexts: Tensors) -> Tensors:
+            num_sessions = contexts["picture"].shape[0]
+            return {"h": self.first.bias.expand(1, num_sessions, -1), "seen": torch.zeros(num_sessions, 6)}
+
+    learned = Learned().eval().requires_grad_(False)
+    graph = trace(learned, learned.signature(), 20).model
+    got = InitialiserRunner(graph, learned.signature()).run({"picture": torch.randn(7, 4).numpy()})
+
+    np.testing.assert_array_equal(got["h"], learned.first.bias.expand(1, 7, 5).numpy())
+    np.testing.assert_array_equal(got["seen"], np.zeros((7, 6)))
+    assert prove(graph, learned) > 0
+
+
 def complain(found: Tensors) -> Any:
     raise RuntimeError("not today,\nnor tomorrow")
 
