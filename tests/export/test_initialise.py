@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from conveyor.graph import read_model
-from conveyor.signature import Axis, NoiseSpec, Signature
+from conveyor.signature import Axis, ContextSpec, NoiseSpec, Signature
 from conveyor_export import ExportOptions, export_model
 from conveyor_export.errors import (
     DtypeMismatch,
@@ -144,6 +145,25 @@ def test_what_is_the_same_for_every_session_may_be_initialised_too(module: Opene
     np.testing.assert_array_equal(got["h"], learned.first.bias.expand(1, 7, 5).numpy())
     np.testing.assert_array_equal(got["seen"], np.zeros((7, 6)))
     assert prove(graph, learned) > 0
+
+
+def test_a_context_may_be_for_the_steps_alone(tmp_path: Path) -> None:
+    """A given context that no first state comes from is no input of the initialiser, and of the step all the same."""
+
+    class Styled(Opened):
+        def signature(self) -> Signature:
+            signature = super().signature()
+            style = ContextSpec("style", "float32", (5,), Axis(batch=0))
+            return replace(signature, contexts=(*signature.contexts, style))
+
+        def forward(self, inputs: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
+            outputs, states = super().forward(inputs, states)
+            return {"y": outputs["y"] + inputs["style"]}, states
+
+    report = export_model(Styled(), tmp_path / "m.onnx")
+
+    assert [context.name for context in report.signature.given_contexts] == ["picture", "style"]
+    assert report.proof.difference < 1e-5
 
 
 def complain(found: Tensors) -> Any:
