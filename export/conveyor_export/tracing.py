@@ -18,7 +18,7 @@ from conveyor.signature import Signature, TensorSpec
 from conveyor_export.errors import ExportError, TraceFailed
 from conveyor_export.reasons import first_line
 from conveyor_export.recurrent_layers import replace_layers
-from conveyor_export.shapes import full_shape, has_time, initial_states, random_inputs
+from conveyor_export.shapes import full_shape, initial_states, random_inputs
 
 # Lengths of the example: 0 and 1 would be taken for constants.
 _NUM_STEPS, _NUM_SESSIONS = 5, 3
@@ -74,8 +74,6 @@ def trace(module: nn.Module, signature: Signature, opset: int, half: bool = Fals
     """
     traced = replace_layers(copy.deepcopy(module), opset)
     positional = _Positional(traced.half() if half else traced, signature, half).eval()
-    if signature.fixed_steps is None and not has_time(signature):
-        signature = replace(signature, fixed_steps=1)
     if signature.fixed_steps is not None:
         return Trace(_trace(positional, signature, opset), signature)
     try:
