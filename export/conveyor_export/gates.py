@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from conveyor.signature import Axis, OutputSpec, Signature
 from conveyor_export.cells.cell import Cell, States
@@ -11,8 +11,7 @@ from conveyor_export.cells.layers import Stack, Steps
 from conveyor_export.cells.lstm import LSTMCell
 from conveyor_export.errors import UnsupportedOption
 from conveyor_export.language_model import LanguageModel
-
-Tensors = dict[str, Tensor]
+from conveyor_export.protocol import Tensors
 
 
 class GatedLanguageModel(nn.Module):

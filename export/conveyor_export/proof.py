@@ -70,7 +70,7 @@ def prove_same(module: nn.Module, original: nn.Module, tolerance: float) -> None
     for case in make_cases(original, expected_signature):
         expected = _run_module(original, expected_signature, case, _whole(expected_signature.fixed_steps, case))
         got = _run_module(module, signature, case, (1,) * case.num_steps)
-        difference, name = max((difference, name) for name, difference in _differences(expected, got))
+        difference, name = max((difference, name) for name, difference in differences(expected, got))
         worst = max(worst, (difference, f"{name}, {case.num_sessions} sessions, {case.num_steps} steps, {case.origin}"))
     if not worst[0] <= tolerance:
         raise ValueMismatch(*worst, tolerance)
@@ -89,7 +89,7 @@ def prove_graph(
     by_plan: dict[str, float] = {}
     for each in _comparisons(model, module, signature, own_steps):
         largest = max([largest, *(_magnitude(array) for array in each.expected.values())])
-        pairs = ((difference, name) for name, difference in _differences(each.expected, each.got))
+        pairs = ((difference, name) for name, difference in differences(each.expected, each.got))
         difference, name = max(pairs, default=(0.0, ""))
         worst = max(worst, (difference, f"{name}, {each.where}"))
         by_plan[each.plan] = max(by_plan.get(each.plan, 0.0), difference)
@@ -142,8 +142,12 @@ def _open(module: nn.Module, opening: InitialiserRunner, contexts: Tensors) -> t
 def _prove_initialise(module: nn.Module, signature: Signature) -> None:
     if not signature.initialisers:
         return
+    for num_sessions in (2, 1) if has_batch(signature) else (1,):
+        _prove_initialise_of(module, signature, num_sessions)
+
+
+def _prove_initialise_of(module: nn.Module, signature: Signature, num_sessions: int) -> None:
     specs = {spec.name: spec for spec in signature.initialisers.values()}
-    num_sessions = 2 if has_batch(signature) else 1
     contexts = given(signature, random_inputs(signature, num_sessions, 1, torch.Generator().manual_seed(0)))
     found = call_initialise(module, contexts)
     _check_names("what the module initialises", set(specs), set(found))
@@ -240,7 +244,12 @@ def _join(signature: Signature, parts: list[Arrays], states: Arrays) -> Arrays:
     return joined
 
 
-def _differences(expected: Arrays, got: Arrays) -> Iterator[tuple[str, float]]:
+def differences(expected: Arrays, got: Arrays) -> Iterator[tuple[str, float]]:
+    """The largest absolute difference by name; infinite where one of both is no number.
+
+    Raises:
+        ShapeMismatch: two arrays of one name have different shapes.
+    """
     for name, array in expected.items():
         a, b = array.astype(np.float64), got[name].astype(np.float64)
         if a.shape != b.shape:

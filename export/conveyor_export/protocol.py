@@ -1,5 +1,6 @@
 """The protocol of a module that `conveyor-export` can export: named tensors in, named tensors and new states out."""
 
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from conveyor.signature import Signature
 from conveyor_export.errors import SourceError
 from conveyor_export.reasons import whole_reason
+from conveyor_export.shapes import has_time
 
 Tensors = dict[str, Tensor]
 
@@ -117,7 +119,7 @@ def _as_served(kind: str, signature: Signature) -> Signature:
         raise SourceError(f"{kind}: signature: {str(error).removeprefix('signature: ')}") from error
     if read.takes_tokens and read.max_token is None:
         raise SourceError(f"{kind}: signature: max_token: a model of tokens has to say which is the last")
-    return read
+    return replace(read, fixed_steps=read.fixed_steps or (None if has_time(read) else 1))
 
 
 def _check_tensors(where: str, tensors: Any) -> None:

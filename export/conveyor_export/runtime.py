@@ -53,7 +53,8 @@ class InitialiserRunner:
         Raises:
             GraphRefused: the graph does not take these shapes.
         """
-        arrays = _run(self._session, list(self._names), contexts)
+        used = {node.name for node in self._session.get_inputs()}
+        arrays = _run(self._session, list(self._names), {name: contexts[name] for name in used})
         return {name: arrays[output] for output, name in self._names.items()}
 
 

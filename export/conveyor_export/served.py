@@ -1,6 +1,7 @@
 """Holds a running server against eager PyTorch: the same inputs, contexts and noise, in sessions that take turns."""
 
 import asyncio
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,7 +11,9 @@ from conveyor.client import Client
 from conveyor.engine.noise import draw_noise
 from conveyor.signature import Signature, TensorSpec
 from conveyor_export.cases import open_sessions
+from conveyor_export.proof import differences
 from conveyor_export.protocol import Tensors, call_module, signature_of
+from conveyor_export.runtime import Arrays
 from conveyor_export.shapes import random_inputs
 
 # How the sessions of a model cut their steps: at no time are all at the same position.
@@ -30,9 +33,9 @@ async def served_difference(client: Client, name: str, module: nn.Module) -> flo
     sessions = range(len(CUTS))
     answers = await asyncio.gather(*(_step(client, name, signature, inputs, number) for number in sessions))
     return max(
-        float((_share(spec, expected[spec.name], number).double() - answer[spec.name].double()).abs().max())
+        difference
         for number, answer in enumerate(answers)
-        for spec in signature.outputs
+        for _, difference in differences(_shares(signature.outputs, expected, number), answer)
     )
 
 
@@ -45,18 +48,22 @@ def _noises(signature: Signature) -> Tensors:
     }
 
 
-async def _step(client: Client, name: str, signature: Signature, inputs: Tensors, number: int) -> Tensors:
+async def _step(client: Client, name: str, signature: Signature, inputs: Tensors, number: int) -> Arrays:
     """All outputs of one session, steps first."""
-    contexts = {spec.name: _share(spec, inputs[spec.name], number).numpy() for spec in signature.given_contexts}
-    streams = {spec.name: _share(spec, inputs[spec.name], number).numpy() for spec in signature.inputs}
+    contexts = _shares(signature.given_contexts, inputs, number)
+    streams = _shares(signature.inputs, inputs, number)
     outputs = [spec.name for spec in signature.outputs]
     answers, start = [], 0
     async with client.open(name, seed=number, contexts=contexts) as session:
         for length in CUTS[number]:
-            chunk = {s.name: streams[s.name][start : start + length] for s in signature.inputs}
+            chunk = {stream: array[start : start + length] for stream, array in streams.items()}
             answers.append(await session.step(chunk or length, outputs=outputs))
             start += length
-    return {name: torch.cat([torch.tensor(answer[name].tolist()) for answer in answers]) for name in outputs}
+    return {output: np.concatenate([answer[output].numpy() for answer in answers]) for output in outputs}
+
+
+def _shares(specs: Sequence[TensorSpec], tensors: Tensors, number: int) -> Arrays:
+    return {spec.name: _share(spec, tensors[spec.name], number).numpy() for spec in specs}
 
 
 def _share(spec: TensorSpec, tensor: Tensor, number: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import io
 import logging
 import re
 import warnings
@@ -17,7 +18,7 @@ from conveyor.signature import Signature, TensorSpec
 from conveyor_export.errors import ExportError, TraceFailed
 from conveyor_export.reasons import first_line
 from conveyor_export.recurrent_layers import replace_layers
-from conveyor_export.shapes import full_shape, has_time, initial_states, random_inputs
+from conveyor_export.shapes import full_shape, initial_states, random_inputs
 
 # Lengths of the example: 0 and 1 would be taken for constants.
 _NUM_STEPS, _NUM_SESSIONS = 5, 3
@@ -73,17 +74,13 @@ def trace(module: nn.Module, signature: Signature, opset: int, half: bool = Fals
     """
     traced = replace_layers(copy.deepcopy(module), opset)
     positional = _Positional(traced.half() if half else traced, signature, half).eval()
-    if signature.fixed_steps is None and not has_time(signature):
-        signature = replace(signature, fixed_steps=1)
     if signature.fixed_steps is not None:
         return Trace(_trace(positional, signature, opset), signature)
     try:
         return Trace(_trace(positional, signature, opset), signature)
     except TraceFailed as reason:
         single = replace(signature, fixed_steps=1)
-        with contextlib.suppress(TraceFailed):
-            return Trace(_trace(positional, single, opset), single, f"one step per run: {reason}")
-        raise
+        return Trace(_trace(positional, single, opset), single, f"one step per run: {reason}")
 
 
 def _trace(positional: _Positional, signature: Signature, opset: int) -> onnx.ModelProto:
@@ -159,16 +156,18 @@ def _symbols(model: onnx.ModelProto, signature: Signature) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the exporter's chatter (missing torchvision, its own deprecations) from the user."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keeps the exporter's chatter (missing torchvision, its own deprecations, whole graphs) from the user."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx.experimental.symbolic_shapes")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _reason(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from conveyor.graph import read_model
-from conveyor.signature import Axis, NoiseSpec, Signature
+from conveyor.signature import Axis, ContextSpec, NoiseSpec, Signature
 from conveyor_export import ExportOptions, export_model
 from conveyor_export.errors import (
     DtypeMismatch,
@@ -22,6 +23,7 @@ from conveyor_export.errors import (
     NameMismatch,
     ShapeMismatch,
     SourceError,
+    TraceFailed,
     UnsupportedOption,
     ValueMismatch,
 )
@@ -128,6 +130,42 @@ def test_computed_context_is_an_input(module: Opened) -> None:
         prove(graph, module)
 
 
+def test_what_is_the_same_for_every_session_may_be_initialised_too(module: Opened) -> None:
+    """A learned first state, or zeros, takes of the contexts nothing but how many sessions there are."""
+
+    class Learned(Opened):
+        def initialise(self, contexts: Tensors) -> Tensors:
+            num_sessions = contexts["picture"].shape[0]
+            return {"h": self.first.bias.expand(1, num_sessions, -1), "seen": torch.zeros(num_sessions, 6)}
+
+    learned = Learned().eval().requires_grad_(False)
+    graph = trace(learned, learned.signature(), 20).model
+    got = InitialiserRunner(graph, learned.signature()).run({"picture": torch.randn(7, 4).numpy()})
+
+    np.testing.assert_array_equal(got["h"], learned.first.bias.expand(1, 7, 5).numpy())
+    np.testing.assert_array_equal(got["seen"], np.zeros((7, 6)))
+    assert prove(graph, learned) > 0
+
+
+def test_a_context_may_be_for_the_steps_alone(tmp_path: Path) -> None:
+    """A given context that no first state comes from is no input of the initialiser, and of the step all the same."""
+
+    class Styled(Opened):
+        def signature(self) -> Signature:
+            signature = super().signature()
+            style = ContextSpec("style", "float32", (5,), Axis(batch=0))
+            return replace(signature, contexts=(*signature.contexts, style))
+
+        def forward(self, inputs: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
+            outputs, states = super().forward(inputs, states)
+            return {"y": outputs["y"] + inputs["style"]}, states
+
+    report = export_model(Styled(), tmp_path / "m.onnx")
+
+    assert [context.name for context in report.signature.given_contexts] == ["picture", "style"]
+    assert report.proof.difference < 1e-5
+
+
 def complain(found: Tensors) -> Any:
     raise RuntimeError("not today,\nnor tomorrow")
 
@@ -141,6 +179,11 @@ def complain(found: Tensors) -> Any:
         (lambda found: {"h": found["h"]}, NameMismatch, "what the module initialises lacks seen"),
         (lambda found: found | {"count": found["h"]}, NameMismatch, "has count, which the signature does not name"),
         (lambda found: found | {"h": found["h"][0]}, ShapeMismatch, r"h: expected shape \[1, 2, 5\], got \[2, 5\]"),
+        (
+            lambda found: found | {"seen": torch.zeros(2, 6)},
+            ShapeMismatch,
+            r"seen: expected shape \[1, 6\], got \[2, 6",
+        ),
         (lambda found: found | {"h": found["h"].double()}, DtypeMismatch, "h: expected float32, got float64"),
     ],
 )
@@ -157,6 +200,17 @@ def test_initialise_that_breaks_the_protocol(
     with pytest.raises(error, match=text) as caught:
         prove_module(module, module.signature())
     assert "\n" not in str(caught.value)
+
+
+def test_sessions_that_are_counted_in_python_are_told_of(module: Opened) -> None:
+    """What keeps the graph from any number of sessions is the reason given, not that its loop takes one step a run."""
+
+    class Counting(Opened):
+        def initialise(self, contexts: Tensors) -> Tensors:
+            return super().initialise(contexts) | {"seen": torch.zeros(len(contexts["picture"]), 6)}
+
+    with pytest.raises(TraceFailed, match="B as dynamic but your code specialized it"):
+        trace(Counting(), module.signature(), 20)
 
 
 def test_module_without_the_method() -> None:

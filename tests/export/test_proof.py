@@ -191,13 +191,13 @@ def test_broken_graph_is_refused(lstm: tuple[nn.Module, onnx.ModelProto]) -> Non
     assert "\n" not in str(caught.value)
 
 
-def test_step_graph_with_context_is_proven() -> None:
-    """A module without a time axis, with a context, is traced for one step and proven with it."""
-    module = Stepper().eval()
-    traced = trace(module, module.signature, 20)
+def test_step_graph_with_context_is_proven(tmp_path: Path) -> None:
+    """A module without a time axis, with a context, is exported for one step a run, and proven step by step."""
+    report = export_model(Stepper(), tmp_path / "m.onnx")
 
-    assert traced.signature.fixed_steps == 1
-    assert prove_graph(traced.model, module, traced.signature, 1e-5, own_steps=1).num_runs > 30
+    assert report.signature.fixed_steps == 1
+    assert list(report.proof.by_plan) == ["step by step"]
+    assert report.proof.num_runs > 30
 
 
 class Misnamed(CellLoop):
@@ -309,3 +309,16 @@ def test_untraceable_module_is_told(tmp_path: Path) -> None:
         export_model(Moody(), tmp_path / "m.onnx")
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_untraceable_module_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """PyTorch's own account of a number that is read off a tensor, the whole graph, stays away from the terminal."""
+
+    class Reading(CellLoop):
+        def forward(self, inputs, states):
+            outputs, new_states = super().forward(inputs, states)
+            return {"y": outputs["y"] * float(inputs["x"].sum())}, new_states
+
+    with pytest.raises(TraceFailed):
+        export_model(Reading(), tmp_path / "m.onnx")
+    assert capfd.readouterr() == ("", "")

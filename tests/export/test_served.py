@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import math
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,16 @@ def test_a_difference_is_found(weight: str, tmp_path: Path) -> None:
 
     same, other = asyncio.run(differences(module, [module, spoilt(module, weight)], tmp_path))
     assert same < 1e-5 < 1e-3 < other
+
+
+def test_what_is_no_number_is_no_agreement(tmp_path: Path) -> None:
+    """A NaN on one side alone, in the last session as in the first, counts as the largest difference there is."""
+    torch.manual_seed(0)
+    module = Opened().eval().requires_grad_(False)
+    broken = copy.deepcopy(module)
+    broken.cell.bias_hh[0] = torch.nan
+
+    assert asyncio.run(differences(module, [broken], tmp_path)) == [math.inf]
 
 
 def test_noise_is_the_server_s(tmp_path: Path) -> None:

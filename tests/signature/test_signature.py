@@ -180,6 +180,24 @@ def test_bad_json(text: str) -> None:
         Signature.from_json(text)
 
 
+@pytest.mark.parametrize(
+    ("role", "field", "value", "words"),
+    [
+        ("states", "initialiser", 5, "h: initialiser 5 is not text"),
+        ("states", "output", None, "h: output None is not text"),
+        ("outputs", "is_optional", "no", "logits: is_optional 'no' is neither true nor false"),
+        ("outputs", "is_logits", 1, "logits: is_logits 1 is neither true nor false"),
+    ],
+)
+def test_bad_fields_in_json(role: str, field: str, value: object, words: str) -> None:
+    """A field of another kind is refused by the names of tensor and field."""
+    raw = json.loads(Signature((TOKENS,), (H,), (LOGITS,), max_token=9).to_json())
+    raw[role][0][field] = value
+
+    with pytest.raises(ValueError, match=words):
+        Signature.from_json(json.dumps(raw))
+
+
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

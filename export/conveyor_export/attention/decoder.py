@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass, fields
 
-import torch
 from torch import Tensor, nn
 
-from conveyor.signature import Axis, ContextSpec, NoiseSpec, OutputSpec, Signature, StateSpec, TensorSpec
+from conveyor.signature import ContextSpec, NoiseSpec, OutputSpec, Signature, StateSpec, TensorSpec
 from conveyor_export.attention.additive import AdditiveAttention
 from conveyor_export.protocol import Tensors
 from conveyor_export.ranges import check_positive
-
-STEPS, SESSION = Axis(batch=1, time=0), Axis(batch=0)
+from conveyor_export.steps import SESSION, STEPS, over_steps
 
 # Fed before the first word, where the papers have no word and zeros for its embedding; scored as the end.
 BOUNDARY = 0
@@ -37,6 +35,9 @@ class Decoder(nn.Module):
     Shapes: tokens `[T, B]` int64, `annotations` `[B, L, D]`, `logits` `[T, B, V]`, `attention` `[T, B, L]`, each state
     `[B, hidden_size]`. `projected`, the annotations as attention sees them, and the first states are computed when a
     session opens. The number of annotations is the same for all sessions.
+
+    Weights begin at the sizes of this project's cells and of PyTorch's layers, with an LSTM's forget bias of 1; the
+    papers begin with smaller ones, with orthogonal recurrent matrices and without that bias.
 
     A subclass lists its `state_names`, and what it adds to the signature in `noises` and `more_outputs`.
     """
@@ -82,12 +83,12 @@ class Decoder(nn.Module):
 
     def forward(self, inputs: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
         """Consumes `tokens` from `states` on."""
-        y_TBM, steps = self.E(inputs["tokens"]), []
-        for step, y_BM in enumerate(y_TBM):
-            noise = {spec.name: inputs[spec.name][step] for spec in self.noises}
-            outputs, states = self.step(y_BM, inputs | noise, states)
-            steps.append(outputs)
-        return {name: torch.stack([outputs[name] for outputs in steps]) for name in steps[0]}, states
+
+        def step(timed: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
+            return self.step(timed["y"], inputs | timed, states)
+
+        noises = {spec.name: inputs[spec.name] for spec in self.noises}
+        return over_steps(step, {"y": self.E(inputs["tokens"]), **noises}, states)
 
     def first_states(self, annotations_BLD: Tensor) -> Tensors:
         """Each state `[B, N]`."""

@@ -5,9 +5,10 @@ from torch import Tensor, nn
 
 from conveyor.signature import NoiseSpec, OutputSpec
 from conveyor_export.attention.additive import expected
-from conveyor_export.attention.decoder import STEPS, Decoder, DecoderSizes
+from conveyor_export.attention.decoder import Decoder, DecoderSizes
 from conveyor_export.cells.lstm import LSTMCell
 from conveyor_export.protocol import Tensors
+from conveyor_export.steps import STEPS
 
 
 class ShowAttendTell(Decoder):

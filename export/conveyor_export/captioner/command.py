@@ -18,6 +18,7 @@ from conveyor_export.captioner.picture import draw_captions
 from conveyor_export.captioner.reading import Caption, read_images
 from conveyor_export.captioner.training import NUM_EPOCHS, train
 from conveyor_export.export import export_model
+from conveyor_export.weights import train_once
 
 MODEL = "captioner"
 _ABOUT = "Trains a captioner of handwritten digits, exports it, serves it, and has it spell those that it never saw."
@@ -28,7 +29,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m conveyor_export.captioner", description=_ABOUT)
     parser.add_argument("--out", type=Path, default=Path("runs/captioner"), help="folder; default %(default)s")
     options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
     learned, held_out = read_digits()
     captioner = _trained(options.out / "captioner.pt", learned)
     report = export_model(captioner, options.out / "models" / MODEL / "1" / "model.onnx", vocabulary=SYMBOLS)
@@ -44,10 +44,11 @@ def _trained(path: Path, digits: Digits) -> Captioner:
     torch.manual_seed(0)
     torch.set_num_threads(1)  # a model this small only waits for others
     captioner = Captioner()
-    if path.exists():
-        captioner.load_state_dict(torch.load(path, weights_only=True))
-        tqdm.write(f"{path}: trained before")
-        return captioner.eval()
+    train_once(captioner, path, lambda: _train(captioner, digits))
+    return captioner
+
+
+def _train(captioner: Captioner, digits: Digits) -> None:
     with tqdm(desc=f"{len(digits):,} digits, {NUM_EPOCHS} epochs", unit=" updates", disable=None) as bar:
 
         def show(loss: float) -> None:
@@ -55,8 +56,6 @@ def _trained(path: Path, digits: Digits) -> Captioner:
             bar.update()
 
         train(captioner, digits, NUM_EPOCHS, show)
-    torch.save(captioner.state_dict(), path)
-    return captioner
 
 
 async def _read(models: Path, digits: Digits) -> list[Caption]:

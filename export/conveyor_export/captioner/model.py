@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from conveyor.signature import ContextSpec, Signature
-from conveyor_export.attention.decoder import SESSION, DecoderSizes
+from conveyor_export.attention.decoder import DecoderSizes
 from conveyor_export.attention.show_attend_tell import ShowAttendTell
 from conveyor_export.captioner.digits import SIDE, SYMBOLS
 from conveyor_export.protocol import Tensors
+from conveyor_export.steps import SESSION
 
 SIZES = DecoderSizes(len(SYMBOLS), num_annotations=SIDE * SIDE, annotation_size=32)
 

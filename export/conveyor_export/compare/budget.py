@@ -1,6 +1,7 @@
 """Finds the width at which an architecture has the parameters that are asked for."""
 
 import contextlib
+from collections.abc import Iterable, Iterator
 from itertools import count
 
 import torch
@@ -22,12 +23,33 @@ def num_parameters(model: LanguageModel) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def check_budget(cells: Iterable[str], vocabulary_size: int, budget: int) -> None:
+    """Tells of an architecture that cannot be so small, before any is trained.
+
+    Raises:
+        ValueError: even at its least width it has more parameters.
+    """
+    for cell in cells:
+        _, least = next(_sizes(cell, vocabulary_size))
+        if least > budget:
+            raise ValueError(f"num_parameters: {cell} has {least:,} or more, got {budget:,}")
+
+
 def width_for(cell: str, vocabulary_size: int, budget: int) -> int:
     """The width whose number of parameters is nearest to the budget."""
     sizes: dict[int, int] = {}
-    for width in count(1):
-        with contextlib.suppress(ValueError), torch.device("meta"):
-            sizes[width] = num_parameters(make_model(cell, vocabulary_size, width))
-        if sizes.get(width, 0) >= budget:
+    for width, size in _sizes(cell, vocabulary_size):
+        sizes[width] = size
+        if size >= budget:
             break
     return min(sizes, key=lambda width: abs(sizes[width] - budget))
+
+
+def _sizes(cell: str, vocabulary_size: int) -> Iterator[tuple[int, int]]:
+    """Each width that the architecture can have and the parameters at it, from the least on."""
+    for width in count(1):
+        size = None
+        with contextlib.suppress(ValueError), torch.device("meta"):
+            size = num_parameters(make_model(cell, vocabulary_size, width))
+        if size is not None:
+            yield width, size

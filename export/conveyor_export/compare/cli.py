@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from conveyor_export.compare.budget import make_model, width_for
+from conveyor_export.compare.budget import check_budget, make_model, width_for
 from conveyor_export.compare.comparison import BASELINE, Comparison
 from conveyor_export.compare.cost import NUM_ROUNDS, measure_costs
 from conveyor_export.compare.learning import Outcome, Recipe, judging_batch, learn
@@ -57,13 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _compare(options: argparse.Namespace, command: str) -> Comparison:
-    recipe = Recipe(options.budget, options.steps, options.seeds)
+    recipe, cells = Recipe(options.budget, options.steps, options.seeds), tuple(dict.fromkeys(options.cells))
     tasks = {name: SYNTHETIC[name]() if name in SYNTHETIC else Text(options.corpus) for name in options.tasks}
+    for task in tasks.values():
+        check_budget(cells, task.vocabulary_size, recipe.num_parameters)
     begun = datetime.now(UTC)
-    outcomes = _learn_all(options.cells, tasks, recipe)
+    outcomes = _learn_all(cells, tasks, recipe)
     with tqdm(total=NUM_ROUNDS, desc="step times", unit=" rounds") as bar:
         size = next(iter(tasks.values())).vocabulary_size
-        models = {cell: make_model(cell, size, width_for(cell, size, recipe.num_parameters)) for cell in options.cells}
+        models = {cell: make_model(cell, size, width_for(cell, size, recipe.num_parameters)) for cell in cells}
         costs = measure_costs(models, bar.update)
     chances = {name: chance(judging_batch(task)) for name, task in tasks.items()}
     return Comparison(command, _conditions(begun), recipe, chances, outcomes, costs)

@@ -83,15 +83,15 @@ def train(
     model: LanguageModel, task: Task, rng: Generator, rate: float, num_updates: int, on_update: Callable[[], object]
 ) -> None:
     """Adam on new sequences at each update, the rate falling to zero along half a cosine."""
-    optimizer = torch.optim.Adam(model.parameters(), rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_updates)
+    optimiser = torch.optim.Adam(model.parameters(), rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, num_updates)
     for _ in range(num_updates):
         batch = task.draw(BATCH_SIZE, rng)
         outputs, _ = model({"tokens": batch.tokens}, model.initial_states(BATCH_SIZE))
         loss = nn.functional.cross_entropy(outputs["logits"][batch.is_scored], batch.targets[batch.is_scored])
-        optimizer.zero_grad()
+        optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), _CLIP_NORM)
-        optimizer.step()
+        optimiser.step()
         schedule.step()
         on_update()

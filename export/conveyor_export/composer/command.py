@@ -37,12 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(chorales: Chorales, folder: Path, num_updates: int | None = None) -> None:
-    """All but reading the chorales; `num_updates` instead of what each model is trained for."""
+def run(chorales: Chorales, folder: Path) -> None:
+    """All but reading the chorales."""
     torch.manual_seed(0)
     torch.set_num_threads(1)  # a model this small only waits for others
     for name, recipe in RECIPES.items():
-        model = train(recipe, chorales.learned, num_updates, folder / f"{name}.pt")
+        model = train(recipe, chorales.learned, folder / f"{name}.pt")
         for served, form in ((name, Generate(model)), (f"{name}_score", Score(model))):
             tqdm.write(str(export_model(form, folder / "models" / served / "1" / "model.onnx")))
     asyncio.run(_use(chorales.held_out, folder))

@@ -1,17 +1,18 @@
 """Teaches VRNN and STORN the chorales."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from conveyor_export.composer.chorales import NUM_KEYS, pad
-from conveyor_export.generative.fitting import Plan, fit_once
+from conveyor_export.generative.fitting import Plan, fit
 from conveyor_export.generative.sequence_model import SequenceModel, Sizes
 from conveyor_export.generative.storn import STORN
 from conveyor_export.generative.vrnn import VRNN
+from conveyor_export.weights import train_once
 
 _BATCH_SIZE = 32
 _MOST_TRANSPOSED = 3  # semitones up or down
@@ -32,7 +33,7 @@ RECIPES = {
 }
 
 
-def train(recipe: Recipe, rolls: list[Tensor], num_updates: int | None, path: Path) -> SequenceModel:
+def train(recipe: Recipe, rolls: list[Tensor], path: Path) -> SequenceModel:
     """A model of the rolls `[steps, NUM_KEYS]`, kept in the file."""
     model = recipe.make(recipe.sizes)
     by_length = sorted(rolls, key=len)  # chorales of about one length waste few steps
@@ -42,8 +43,7 @@ def train(recipe: Recipe, rolls: list[Tensor], num_updates: int | None, path: Pa
         x, there = pad([_transpose(roll) for roll in by_length[first : first + _BATCH_SIZE]])
         return (model.bound(x, torch.randn(*there.shape, recipe.sizes.latent_size)) * there).sum() / there.sum()
 
-    plan = recipe.plan if num_updates is None else replace(recipe.plan, num_updates=num_updates)
-    fit_once(model, bound, plan, path)
+    train_once(model, path, lambda: fit(model, bound, recipe.plan))
     return model
 
 

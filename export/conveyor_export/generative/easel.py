@@ -2,14 +2,13 @@
 
 from torch import Tensor, nn
 
-from conveyor.signature import Axis, ContextSpec, NoiseSpec, OutputSpec, Signature, StateSpec
+from conveyor.signature import ContextSpec, NoiseSpec, OutputSpec, Signature, StateSpec
 from conveyor_export.generative.draw import DRAW
-from conveyor_export.generative.steps import STEPS, over_steps
 from conveyor_export.generative.window import WINDOW_SIZE
 from conveyor_export.protocol import Tensors
+from conveyor_export.steps import SESSION, STEPS, over_steps
 
 _PAINTING = ("canvas", "h_dec", "c_dec")
-_SESSION = Axis(batch=0)
 
 
 class Paint(nn.Module):
@@ -56,7 +55,7 @@ class Look(nn.Module):
     def signature(self) -> Signature:
         """See `conveyor_export.protocol`."""
         config = self.draw.config
-        image = ContextSpec("image", "float32", (config.height, config.width), _SESSION)
+        image = ContextSpec("image", "float32", (config.height, config.width), SESSION)
         windows = tuple(OutputSpec(name, "float32", (WINDOW_SIZE,), STEPS) for name in ("window", "read_window"))
         return Signature(
             inputs=(),
@@ -81,7 +80,7 @@ def _epsilon(draw: DRAW) -> NoiseSpec:
 
 def _label(draw: DRAW) -> tuple[ContextSpec, ...]:
     num_classes = draw.config.num_classes
-    return (ContextSpec("label", "float32", (num_classes,), _SESSION),) if num_classes else ()
+    return (ContextSpec("label", "float32", (num_classes,), SESSION),) if num_classes else ()
 
 
 def _given_label(inputs: Tensors) -> Tensor:
@@ -100,7 +99,7 @@ def _states(draw: DRAW, names: tuple[str, ...]) -> tuple[StateSpec, ...]:
             name,
             "float32",
             tuple(first[name].shape),
-            _SESSION,
+            SESSION,
             output=f"{name}_out",
             initial=tuple(first[name].flatten().tolist()),
         )

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm, trange
+from tqdm import trange
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +34,3 @@ def fit(module: nn.Module, bound: Callable[[], Tensor], plan: Plan) -> None:
         smooth = value.item() if smooth is None else 0.98 * smooth + 0.02 * value.item()
         bar.set_postfix_str(f"bound {smooth:.3f} nats", refresh=False)
     module.eval()
-
-
-def fit_once(module: nn.Module, bound: Callable[[], Tensor], plan: Plan, path: Path) -> None:
-    """The same, or the weights of an earlier run from the file that each run leaves."""
-    if path.exists():
-        module.load_state_dict(torch.load(path, weights_only=True))
-        module.eval()
-        tqdm.write(f"{path}: trained before")
-        return
-    fit(module, bound, plan)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(module.state_dict(), path)

@@ -2,10 +2,10 @@
 
 from torch import nn
 
-from conveyor.signature import Axis, NoiseSpec, OutputSpec, Signature, StateSpec, TensorSpec
+from conveyor.signature import NoiseSpec, OutputSpec, Signature, StateSpec, TensorSpec
 from conveyor_export.generative.sequence_model import SequenceModel
-from conveyor_export.generative.steps import STEPS, over_steps
 from conveyor_export.protocol import Tensors
+from conveyor_export.steps import SESSION, STEPS, over_steps
 
 
 class Generate(nn.Module):
@@ -72,6 +72,4 @@ class Score(nn.Module):
 
 def vector_states(sizes: dict[str, int]) -> tuple[StateSpec, ...]:
     """States `[B, size]`, zero when a session opens."""
-    return tuple(
-        StateSpec(name, "float32", (size,), Axis(batch=0), output=f"{name}_out") for name, size in sizes.items()
-    )
+    return tuple(StateSpec(name, "float32", (size,), SESSION, output=f"{name}_out") for name, size in sizes.items())

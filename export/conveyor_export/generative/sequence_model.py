@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from conveyor_export.generative.likelihoods import LIKELIHOODS, Likelihood
-from conveyor_export.generative.steps import over_steps
 from conveyor_export.protocol import Tensors
 from conveyor_export.ranges import check_positive
+from conveyor_export.steps import over_steps
 
 
 @dataclass(frozen=True, slots=True)

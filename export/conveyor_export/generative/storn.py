@@ -48,7 +48,7 @@ class SquaredGaussianLayer(nn.Module):
     def __init__(self, num_features: int, size: int) -> None:
         super().__init__()
         self.mean, self.root = nn.Linear(num_features, size), nn.Linear(num_features, size)
-        nn.init.ones_(self.root.bias)
+        nn.init.ones_(self.root.bias)  # a root of about zero would make the posterior a point at first
 
     def forward(self, features_BF: Tensor) -> Gaussian:
         root = self.root(features_BF)

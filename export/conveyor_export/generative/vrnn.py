@@ -12,6 +12,8 @@ class VRNN(SequenceModel):
     """Every network of a step sees `h` as the step before left it, and never the cell state `c`.
 
     With F = H features: phi_x and phi_z of what was seen and drawn, phi_prior, phi_enc and phi_dec of what is expected.
+    The LSTM begins as all of this project's do; in the paper's own code, its recurrent matrices are orthogonal and it
+    has no forget bias.
     """
 
     def __init__(self, sizes: Sizes) -> None:

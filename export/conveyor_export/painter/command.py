@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = argparse.ArgumentParser("python -m conveyor_export.painter", description=_ABOUT)
     parser.add_argument("--out", type=Path, default=Path("runs/painter"), help="folder; default %(default)s")
-    parser.add_argument("--updates", type=int, default=PLAN.num_updates, help="default %(default)s")
     options = parser.parse_args(arguments)
     torch.manual_seed(0)
     torch.set_num_threads(1)  # a model this small only waits for others
     learned, held_out = read_digits()
-    draw = train(learned, replace(PLAN, num_updates=options.updates), options.out / "draw.pt")
+    draw = train(learned, PLAN, options.out / "draw.pt")
     tqdm.write(f"bound on {len(held_out)} digits that it never saw: {mean_bound(draw, held_out):.2f} nats each")
     for name, form in (("paint", Paint(draw)), ("look", Look(draw))):
         tqdm.write(str(export_model(form, options.out / "models" / name / "1" / "model.onnx")))

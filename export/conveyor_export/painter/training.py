@@ -8,7 +8,8 @@ from torch.nn.functional import one_hot
 
 from conveyor_export.captioner.digits import NAMES, SIDE, Digits
 from conveyor_export.generative.draw import DRAW, DRAWConfig
-from conveyor_export.generative.fitting import Plan, fit_once
+from conveyor_export.generative.fitting import Plan, fit
+from conveyor_export.weights import train_once
 
 NUM_GLIMPSES = 12
 # A grey of these images counts the black ones among 4 x 4 pixels of a larger image.
@@ -21,7 +22,11 @@ _NUM_DRAWS = 20  # of the latent variables, for the mean of a bound
 def train(digits: Digits, plan: Plan, path: Path) -> DRAW:
     """A DRAW that is told which digit it paints, kept in the file."""
     draw = DRAW(CONFIG)
-    fit_once(draw, lambda: _bound(draw, digits[torch.randint(len(digits), (_BATCH_SIZE,))]), plan, path)
+
+    def bound() -> Tensor:
+        return _bound(draw, digits[torch.randint(len(digits), (_BATCH_SIZE,))])
+
+    train_once(draw, path, lambda: fit(draw, bound, plan))
     return draw
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+from onnx.helper import make_node
 
 from conveyor.graph.checks import captured_names, subgraphs
 from conveyor.graph.errors import ModelError
@@ -20,10 +21,32 @@ def initialiser_model(proto: ModelProto, signature: Signature) -> ModelProto | N
     if not signature.initialisers:
         return None
     part = part_of(proto, [value for value in proto.graph.output if value.name in signature.initialisers])
+    _count_by_context(part, proto, signature)
     known = {context.name for context in signature.given_contexts} | {tensor.name for tensor in part.graph.initializer}
     if strays := sorted({value.name for value in part.graph.input} - known):
         raise ModelError(f"initialisers: they depend on {strays[0]}, which is not a context that the client gives")
     return part
+
+
+def _count_by_context(part: ModelProto, proto: ModelProto, signature: Signature) -> None:
+    """Reads the number of sessions off a given context, also where the exporter chose another input for it."""
+    counted = [(spec.name, spec.axis.batch) for spec in signature.given_contexts if spec.axis.batch is not None]
+    batches = {spec.name: spec.axis.batch for spec in (*signature.fed, *signature.states)}
+    for node in part.graph.node:
+        axis = _measured_axis(node)
+        if counted and axis is not None and axis == batches.get(node.input[0]):
+            name, start = counted[0]
+            node.CopyFrom(make_node("Shape", [name], node.output, start=start, end=start + 1))
+    _, names = _needed(part.graph, {value.name for value in part.graph.output})
+    del part.graph.input[:]
+    part.graph.input.extend(value for value in proto.graph.input if value.name in names)
+
+
+def _measured_axis(node: NodeProto) -> int | None:
+    """The one axis whose length a Shape node gives."""
+    ends = {attribute.name: attribute.i for attribute in node.attribute}
+    start = ends.get("start", 0)
+    return start if node.op_type == "Shape" and ends.get("end") == start + 1 else None
 
 
 def step_model(proto: ModelProto, signature: Signature) -> ModelProto:

@@ -11,6 +11,8 @@ DISTRIBUTIONS = ("normal", "uniform")
 
 ITEM_SIZES = {"bool": 1, "int32": 4, "int64": 8, "float16": 2, "float32": 4, "float64": 8}
 
+_TEXTS, _FLAGS = ("name", "output", "initialiser", "distribution"), ("is_logits", "is_optional")
+
 
 @dataclass(frozen=True, slots=True)
 class Axis:
@@ -230,11 +232,12 @@ class Signature:
 
 def _tensor(raw: dict[str, Any]) -> dict[str, Any]:
     fields = {**raw, "shape": tuple(raw.get("shape", ())), "axis": Axis(**raw.get("axis", {}))}
-    texts = [raw["name"], *(raw.get(key, "") for key in ("output", "initialiser", "distribution"))]
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError(f"name {raw['name']!r} is not text")
-    if not all(isinstance(raw.get(key, False), bool) for key in ("is_logits", "is_optional")):
-        raise TypeError(f"{raw['name']}: is_logits and is_optional are true or false")
+    for key in _TEXTS:
+        if not isinstance(raw.get(key, ""), str):
+            raise TypeError(f"{raw['name']}: {key} {raw[key]!r} is not text")
+    for key in _FLAGS:
+        if not isinstance(raw.get(key, False), bool):
+            raise TypeError(f"{raw['name']}: {key} {raw[key]!r} is neither true nor false")
     if not all(isinstance(length, int) for length in fields["shape"]):
         raise TypeError(f"{raw['name']}: shape {raw['shape']!r} is not a list of lengths")
     if raw.get("initial") is not None:

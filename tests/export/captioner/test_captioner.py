@@ -107,14 +107,10 @@ def test_digits() -> None:
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """It trains, proves, serves, tells how many names were right and draws; what is trained once is kept."""
+    """It trains, proves, serves, tells how many names were right and draws; what it learned is kept."""
     monkeypatch.setattr(command, "NUM_EPOCHS", 1)
 
     assert command.main(["--out", str(tmp_path)]) == 0
     assert re.search(r"held-out digits spelled right: \d+ of 297 \(\d+\.\d%\)", capsys.readouterr().out)
     assert (tmp_path / "captions.png").read_bytes().startswith(b"\x89PNG")
-    first = torch.load(tmp_path / "captioner.pt", weights_only=True)
-    assert command.main(["--out", str(tmp_path)]) == 0
-    assert "captioner.pt: trained before" in capsys.readouterr().out
-    again = torch.load(tmp_path / "captioner.pt", weights_only=True)
-    assert all(torch.equal(first[name], again[name]) for name in first)
+    Captioner().load_state_dict(torch.load(tmp_path / "captioner.pt", weights_only=True))

@@ -12,11 +12,11 @@ SMALL = ["--budget", "2000", "--steps", "80", "--seeds", "2"]
 
 
 def test_writes_tables_pictures_and_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The folder holds all that was compared, in the order in which it was asked for."""
+    """The folder holds all that was compared, in the order in which it was asked for, and what was named twice once."""
     corpus, folder = tmp_path / "text.txt", tmp_path / "out"
     corpus.write_text("the belt carries state " * 100)
     cells, tasks = ["peephole_lstm", "essay_lstm"], ["timing", "text"]
-    chosen = ["--cells", *cells, "--tasks", *tasks, "--corpus", str(corpus), "--out", str(folder)]
+    chosen = ["--cells", *cells, cells[0], "--tasks", *tasks, "--corpus", str(corpus), "--out", str(folder)]
     assert main([*chosen, *SMALL]) == 0
 
     assert f"{folder}/README.md" in capsys.readouterr().out
@@ -42,6 +42,16 @@ def test_a_corpus_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.C
     assert main(["--corpus", str(missing), "--out", str(tmp_path / "out")]) == 1
 
     assert capsys.readouterr().err == f"conveyor-compare: [Errno 2] No such file or directory: '{missing}'\n"
+
+
+def test_a_budget_that_is_too_small_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command names the architecture and what it has at least, before it trains another."""
+    chosen = ["--cells", "elman", "rwkv7", "--tasks", "timing", "--budget", "1000", "--out", str(tmp_path)]
+    assert main(chosen) == 1
+
+    assert re.fullmatch(
+        r"conveyor-compare: num_parameters: rwkv7 has 1,\d+ or more, got 1,000\n", capsys.readouterr().err
+    )
 
 
 def test_the_default_has_each_of_greffs_variants() -> None:

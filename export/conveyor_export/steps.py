@@ -8,7 +8,8 @@ from conveyor.signature import Axis
 from conveyor_export.protocol import Tensors
 
 Step = Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]
-STEPS = Axis(batch=1, time=0)
+# Where axes lie in what has a value for each step, and in what a session has one of.
+STEPS, SESSION = Axis(batch=1, time=0), Axis(batch=0)
 
 
 def over_steps(step: Step, timed: Tensors, states: Tensors) -> tuple[Tensors, Tensors]:
