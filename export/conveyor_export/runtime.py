@@ -8,7 +8,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from conveyor.graph import ModelError
-from conveyor.graph.initialiser import initialiser_model
+from conveyor.graph.parts import initialiser_model
 from conveyor.signature import Signature
 from conveyor_export.errors import GraphRefused
 from conveyor_export.reasons import first_line

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from conveyor.graph.initialiser import part_of
+from conveyor.graph.parts import part_of
 from conveyor.graph.serving import ServingGraph
 
 

@@ -21,8 +21,8 @@ from conveyor.graph.arena import (
     pack_states,
 )
 from conveyor.graph.builder import GraphBuilder, value_info
-from conveyor.graph.initialiser import initialiser_model, step_model
 from conveyor.graph.model_file import ModelFile
+from conveyor.graph.parts import initialiser_model, step_model
 from conveyor.graph.ragged import LENGTHS_INPUT, SHARED_RANGE, NotRaggedError, recurrent_nodes
 from conveyor.signature import Signature
 

@@ -4,8 +4,8 @@ import onnx
 import pytest
 
 from conveyor.graph.errors import ModelError
-from conveyor.graph.initialiser import initialiser_model, step_model
 from conveyor.graph.model_file import model_from_proto
+from conveyor.graph.parts import initialiser_model, step_model
 from tests.models import make_context_model, make_model
 
 
