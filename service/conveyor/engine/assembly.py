@@ -1,6 +1,7 @@
 """Turns a batch into a run's arrays, and the run's results back into what each job collects. Pure."""
 
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
@@ -93,14 +94,11 @@ class Assembler:
 
 
 def _absorb_tops(assembly: Assembly, results: Results) -> None:
-    row = 0
+    pairs = zip(results.top_tokens, results.top_scores, strict=True)
     for job, num_rows, k in assembly.tops:
-        tokens, scores = results.top_tokens[row : row + num_rows], results.top_scores[row : row + num_rows]
-        row += num_rows
         if isinstance(job, GenerationJob):
-            job.top_tokens, job.top_scores = tokens[0][:k], scores[0][:k]
-            continue
-        for best, best_scores in zip(tokens, scores, strict=True):
+            job.top_tokens, job.top_scores = [], []  # its own are those of the last token
+        for best, best_scores in islice(pairs, num_rows):
             job.top_tokens += best[:k]
             job.top_scores += best_scores[:k]
 

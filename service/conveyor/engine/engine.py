@@ -53,6 +53,7 @@ class Engine:
     ) -> None:
         self.name, self.version, self.fingerprint = name, version, model.fingerprint
         self.signature, self.vocabulary = model.signature, model.vocabulary
+        self.token_input = model.signature.inputs[0].name if model.signature.takes_tokens else None
         self.state_bytes = model.signature.state_bytes
         self.runner = Runner(model, 1 + limits.num_slots + limits.max_batch, device, max_batch=limits.max_batch)
         graph = self.runner.graph

@@ -124,6 +124,8 @@ class ChunkJob(Job):
     def _still_kept(self) -> list[Kept]:
         """The latest of the earlier answers that the client may not have."""
         session = self.session
+        if not session.kept or session.kept[-1].answer.position <= session.acknowledged:
+            return []
         kept = [kept for kept in session.kept if kept.answer.position > session.acknowledged][-MAX_KEPT + 1 :]
         while kept and sum(each.answer.num_bytes for each in kept) > MAX_KEPT_BYTES:
             del kept[0]

@@ -42,8 +42,7 @@ class Residence:
     def _victims(self) -> Iterator[Session]:
         """Sessions that may leave, least recently used first; those with waiting work only after all others."""
         leavable = [s for s in self._resident if not s.is_running and not (s.jobs and s.jobs[0].has_started)]
-        yield from (session for session in leavable if not session.jobs)
-        yield from (session for session in leavable if session.jobs)
+        yield from sorted(leavable, key=lambda session: bool(session.jobs))
 
     def settle(self, batch: Batch, victims: list[Session]) -> None:
         """Gives every job of the batch its slots, taking those of the victims as far as they are needed."""

@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 from math import inf
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from google.protobuf.duration_pb2 import Duration
@@ -52,25 +52,23 @@ def chunk_work(message: step_pb2.Chunk, engine: Engine, sink: Sink, tag: Any, de
     """
     tokens = message.tokens
     if tokens:
-        inputs = {_token_input(engine): token_array(tokens)}
+        inputs, num_steps = {engine.token_input or _no_tokens(engine): token_array(tokens)}, 0
         if message.inputs:
             raise InvalidArgument("inputs", "exclusive with tokens")
     elif engine.signature.inputs or message.inputs:
-        inputs = _tensor_inputs(message)
+        inputs, num_steps = _tensor_inputs(message), 0
     else:
-        inputs = {}
+        inputs, num_steps = {}, message.num_steps
     position = message.position if message.HasField("position") else None
     acknowledged = message.acknowledged_position if message.HasField("acknowledged_position") else None
-    want, num_steps = want_of(message), message.num_steps
+    want = want_of(message)
     return Chunk(message.session_id, inputs, want, sink, tag, position, deadline, acknowledged, num_steps)
 
 
-def _token_input(engine: Engine) -> str:
-    signature = engine.signature
-    if not signature.takes_tokens:
-        given = f"inputs: {', '.join(spec.name for spec in signature.inputs)}" if signature.inputs else "num_steps"
-        raise InvalidArgument("tokens", f"model {engine.name} takes no tokens; give {given}")
-    return signature.inputs[0].name
+def _no_tokens(engine: Engine) -> NoReturn:
+    inputs = engine.signature.inputs
+    given = f"inputs: {', '.join(spec.name for spec in inputs)}" if inputs else "num_steps"
+    raise InvalidArgument("tokens", f"model {engine.name} takes no tokens; give {given}")
 
 
 def token_array(tokens: Any) -> Array:
