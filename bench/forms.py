@@ -16,9 +16,9 @@ import onnxruntime
 import torch
 from tqdm import tqdm
 
-from bench.report import cpu_name
 from conveyor_export.cells.layers import Steps
 from conveyor_export.language_model import LanguageModel, LanguageModelConfig
+from conveyor_export.machine import cpu_name
 from conveyor_export.tracing import trace
 
 REPORT = Path(__file__).parent / "FORMS.md"

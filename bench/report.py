@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.rows import CEILINGS, ROWS, TARGETS, Ceiling, Round, Row, Target
+from conveyor_export.machine import cpu_name
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 LIBRARIES = ("onnxruntime", "grpcio", "protobuf", "numpy")
@@ -37,12 +38,6 @@ def _conditions(num_rounds: int) -> str:
             " A ratio is taken within a round.",
         ]
     )
-
-
-def cpu_name() -> str:
-    """The processor, as the kernel calls it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _rates(rounds: Sequence[Round]) -> str:

@@ -70,7 +70,7 @@ def prove_same(module: nn.Module, original: nn.Module, tolerance: float) -> None
     for case in make_cases(original, expected_signature):
         expected = _run_module(original, expected_signature, case, _whole(expected_signature.fixed_steps, case))
         got = _run_module(module, signature, case, (1,) * case.num_steps)
-        difference, name = max((difference, name) for name, difference in differences(expected, got))
+        difference, name = _largest_difference(expected, got)
         worst = max(worst, (difference, f"{name}, {case.num_sessions} sessions, {case.num_steps} steps, {case.origin}"))
     if not worst[0] <= tolerance:
         raise ValueMismatch(*worst, tolerance)
@@ -89,8 +89,7 @@ def prove_graph(
     by_plan: dict[str, float] = {}
     for each in _comparisons(model, module, signature, own_steps):
         largest = max([largest, *(_magnitude(array) for array in each.expected.values())])
-        pairs = ((difference, name) for name, difference in differences(each.expected, each.got))
-        difference, name = max(pairs, default=(0.0, ""))
+        difference, name = _largest_difference(each.expected, each.got)
         worst = max(worst, (difference, f"{name}, {each.where}"))
         by_plan[each.plan] = max(by_plan.get(each.plan, 0.0), difference)
         num_runs += each.num_runs
@@ -242,6 +241,10 @@ def _join(signature: Signature, parts: list[Arrays], states: Arrays) -> Arrays:
         arrays = [part[spec.name] for part in parts]
         joined[spec.name] = arrays[-1] if spec.axis.time is None else np.concatenate(arrays, axis=spec.axis.time)
     return joined
+
+
+def _largest_difference(expected: Arrays, got: Arrays) -> tuple[float, str]:
+    return max(((difference, name) for name, difference in differences(expected, got)), default=(0.0, ""))
 
 
 def differences(expected: Arrays, got: Arrays) -> Iterator[tuple[str, float]]:

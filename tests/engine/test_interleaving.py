@@ -246,7 +246,7 @@ def test_contexts_and_noise_are_each_sessions_own(
     for action in program:
         play.play(action)
     play.finish()
-    assert play.engine.core.residence.num_free_contexts == num_slots + 3 * max_batch
+    assert play.engine.core.residence.context_slots.num_free == num_slots + 3 * max_batch
 
 
 @pytest.mark.parametrize("is_padded", [False, True])
@@ -267,7 +267,7 @@ def test_contexts_have_room_while_two_batches_replace_all_others(is_padded: bool
         play.do_chunk(name, [4, 5], LOGITS)
     play.finish()
 
-    assert play.engine.core.residence.num_free_contexts == 8 + 3 * 2
+    assert play.engine.core.residence.context_slots.num_free == 8 + 3 * 2
 
 
 @settings(max_examples=25, deadline=None)

@@ -12,11 +12,11 @@ from tqdm import tqdm
 from conveyor.client import connect
 from conveyor.server import start_server
 from conveyor.settings import Settings
-from conveyor_export.captioner.digits import NAMES, SYMBOLS, Digits, read_digits
 from conveyor_export.captioner.model import Captioner
 from conveyor_export.captioner.picture import draw_captions
 from conveyor_export.captioner.reading import Caption, read_images
 from conveyor_export.captioner.training import NUM_EPOCHS, train
+from conveyor_export.digits import NAMES, SYMBOLS, Digits, read_digits
 from conveyor_export.export import export_model
 from conveyor_export.weights import train_once
 

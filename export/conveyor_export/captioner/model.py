@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from conveyor.signature import ContextSpec, Signature
 from conveyor_export.attention.decoder import DecoderSizes
 from conveyor_export.attention.show_attend_tell import ShowAttendTell
-from conveyor_export.captioner.digits import SIDE, SYMBOLS
+from conveyor_export.digits import SIDE, SYMBOLS
 from conveyor_export.protocol import Tensors
 from conveyor_export.steps import SESSION
 

@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from conveyor_export.captioner.digits import MOST_LETTERS
 from conveyor_export.captioner.reading import Caption
+from conveyor_export.digits import MOST_LETTERS
 
 _PER_ROW = 2
 _CELLS = MOST_LETTERS + 2  # the image, its letters, and the end

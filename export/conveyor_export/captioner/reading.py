@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from conveyor.client import Client
 from conveyor_export.attention.decoder import BOUNDARY
-from conveyor_export.captioner.digits import MOST_LETTERS, SIDE, SYMBOLS, Digits
+from conveyor_export.digits import MOST_LETTERS, SIDE, SYMBOLS, Digits
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from conveyor_export.attention.decoder import BOUNDARY
-from conveyor_export.captioner.digits import MOST_LETTERS, SIDE, Digits, spell
 from conveyor_export.captioner.model import Captioner
+from conveyor_export.digits import MOST_LETTERS, SIDE, Digits, spell
 
 NUM_EPOCHS = 100
 _BATCH_SIZE = 50

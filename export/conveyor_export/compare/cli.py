@@ -23,6 +23,7 @@ from conveyor_export.compare.synthetic import Adding, Arithmetic, Copying, Timin
 from conveyor_export.compare.task import Task, chance
 from conveyor_export.compare.text import Text
 from conveyor_export.language_model import CELLS
+from conveyor_export.machine import cpu_name
 from conveyor_export.train import DEFAULT_CORPUS
 
 SYNTHETIC: dict[str, Callable[[], Task]] = {
@@ -87,16 +88,10 @@ def _conditions(begun: datetime) -> list[str]:
     libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime"))
     load = f", load {os.getloadavg()[2]:.1f} at the end" if hasattr(os, "getloadavg") else ""
     return [
-        f"{begun:%Y-%m-%d %H:%M} UTC, {minutes:.0f} minutes on one thread of {_cpu_name()}, {os.cpu_count()} cores"
+        f"{begun:%Y-%m-%d %H:%M} UTC, {minutes:.0f} minutes on one thread of {cpu_name()}, {os.cpu_count()} cores"
         f"{load}.",
         f"Python {platform.python_version()}, {libraries}.",
     ]
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _write(comparison: Comparison, folder: Path) -> None:

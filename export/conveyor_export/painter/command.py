@@ -12,7 +12,7 @@ from tqdm import tqdm
 from conveyor.client import connect
 from conveyor.server import start_server
 from conveyor.settings import Settings
-from conveyor_export.captioner.digits import Digits, read_digits
+from conveyor_export.digits import Digits, read_digits
 from conveyor_export.export import export_model
 from conveyor_export.generative.easel import Look, Paint
 from conveyor_export.painter.painting import Glimpses, look_at_all, paint_all

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conveyor.client import Client
-from conveyor_export.captioner.digits import NAMES, Digits
+from conveyor_export.digits import NAMES, Digits
 from conveyor_export.generative.window import WINDOW_SIZE
 from conveyor_export.painter.training import NUM_GLIMPSES
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from conveyor_export.captioner.digits import NAMES, SIDE, Digits
+from conveyor_export.digits import NAMES, SIDE, Digits
 from conveyor_export.generative.draw import DRAW, DRAWConfig
 from conveyor_export.generative.fitting import Plan, fit
 from conveyor_export.weights import train_once

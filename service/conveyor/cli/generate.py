@@ -5,7 +5,7 @@ import asyncio
 import sys
 from typing import Any
 
-from conveyor.cli.server_options import add_address, connected, count
+from conveyor.cli.server_options import add_address, add_model, connected, count
 
 
 def add_parser(subparsers: Any) -> None:
@@ -16,7 +16,7 @@ def add_parser(subparsers: Any) -> None:
         description="Writes text that a model continues, as it comes.",
     )
     add_address(parser)
-    parser.add_argument("--model", default="", help="name of the model; needed if the server has several")
+    add_model(parser)
     parser.add_argument("--prompt", default="\n", metavar="TEXT", help="what to continue; - reads it from stdin")
     parser.add_argument("--max-tokens", type=count, default=500, metavar="N", help="most tokens (default: 500)")
     parser.add_argument("--temperature", type=float, help="0 takes the likeliest token; 1 is the model's own (default)")

@@ -7,7 +7,7 @@ from math import isnan, log
 from time import perf_counter
 from typing import Any
 
-from conveyor.cli.server_options import add_address, connected
+from conveyor.cli.server_options import add_address, add_model, connected
 from conveyor.cli.text_file import add_text, read_text
 from conveyor.client import Model, Session
 
@@ -23,7 +23,7 @@ def add_parser(subparsers: Any) -> None:
     )
     add_text(parser)
     add_address(parser)
-    parser.add_argument("--model", default="", help="name of the model; needed if the server has several")
+    add_model(parser)
 
 
 def run(args: argparse.Namespace) -> int:

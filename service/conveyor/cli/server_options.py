@@ -23,6 +23,11 @@ def add_timeout(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Adds `--model`."""
+    parser.add_argument("--model", default="", help="name of the model; needed if the server has several")
+
+
 def connected(args: argparse.Namespace) -> Client:
     """A client of the server that the options name."""
     return connect(args.address, timeout=args.timeout)

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from conveyor.cli.gate_layers import Layer, find_layer
 from conveyor.cli.gate_view import Moment, bars, coloured, heading, level
-from conveyor.cli.server_options import add_address, connected, seconds
+from conveyor.cli.server_options import add_address, add_model, connected, seconds
 from conveyor.cli.text_file import add_text, read_text
 from conveyor.client import Client, Model, Session
 
@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
     )
     add_text(parser)
     add_address(parser)
-    parser.add_argument("--model", default="", help="name of the model; needed if the server has several")
+    add_model(parser)
     parser.add_argument("--layer", type=int, metavar="L", help="number of the layer, from 0 (default: the last)")
     parser.add_argument(
         "--unit", type=int, metavar="N", help="number of the unit, from 0 (default: the one that varies most)"

@@ -24,8 +24,11 @@ class Initialiser:
     def __init__(self, graph: ServingGraph) -> None:
         self._graph, self._signature = graph, graph.signature
         self._session = None
+        self._read: list[ContextSpec] = []  # of the given contexts, those that the graph looks at
         if graph.initialiser is not None:
             self._session = make_session(graph.initialiser.SerializeToString(), Device("cpu"), 1)
+            names = {node.name for node in self._session.get_inputs()}
+            self._read = [spec for spec in self._signature.given_contexts if spec.name in names]
 
     def check(self, contexts: Mapping[str, Array]) -> None:
         """Holds a client's contexts against the signature.
@@ -46,12 +49,10 @@ class Initialiser:
             return Start()
         values = dict(contexts)
         if self._session is not None:
-            names = list(self._signature.initialisers)
-            feeds = {spec.name: _with_batch(spec, contexts[spec.name]) for spec in self._signature.given_contexts}
-            used = {node.name for node in self._session.get_inputs()}
-            results = self._session.run(names, {name: array for name, array in feeds.items() if name in used})
-            specs = self._signature.initialisers.values()
-            values |= {spec.name: result for spec, result in zip(specs, results, strict=True)}
+            feeds = {spec.name: _with_batch(spec, contexts[spec.name]) for spec in self._read}
+            found = self._signature.initialisers
+            results = self._session.run(list(found), feeds)
+            values |= {spec.name: result for spec, result in zip(found.values(), results, strict=True)}
         initial = self._graph.state_rows(values) if self._session is not None else None
         return Start(self._graph.context_rows(values), initial)
 

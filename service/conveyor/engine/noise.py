@@ -5,7 +5,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from conveyor.engine.sampler import INCREMENT, mix
+from conveyor.engine.sampler import INCREMENT, mix, unit_interval
 from conveyor.signature import NoiseSpec
 
 
@@ -22,13 +22,8 @@ def draw_noise(
     steps = first_steps + np.arange(1, num_steps + 1, dtype=np.uint64)[:, np.newaxis]
     places = np.arange(1, prod(spec.shape) + 1, dtype=np.uint64)
     bits = mix(mix(streams + steps * INCREMENT)[..., np.newaxis] + places * INCREMENT)
-    drawn = _normal(bits) if spec.distribution == "normal" else _uniform(bits)
+    drawn = _normal(bits) if spec.distribution == "normal" else unit_interval(bits)
     return drawn.reshape(*steps.shape[:1], len(seeds), *spec.shape)
-
-
-def _uniform(bits: NDArray[np.uint64]) -> NDArray[np.float32]:
-    """Multiples of 2**-24 in [0, 1)."""
-    return (bits >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
 
 
 def _normal(bits: NDArray[np.uint64]) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ class Residence:
 
     def __init__(self, num_slots: int, num_context_slots: int, initial: Rows) -> None:
         self.slots = SlotPool(num_slots)
-        self._context_slots = SlotPool(num_context_slots)
+        self.context_slots = SlotPool(num_context_slots)
         self.store = MemoryStore()
         self._initial = initial
         self._resident: dict[Session, None] = {}  # least recently used first
@@ -26,10 +26,6 @@ class Residence:
     @property
     def num_resident(self) -> int:
         return len(self._resident)
-
-    @property
-    def num_free_contexts(self) -> int:
-        return self._context_slots.num_free
 
     def has_room(self, num_sessions: int) -> bool:
         """True if any so many sessions can run without another leaving."""
@@ -63,7 +59,7 @@ class Residence:
                 batch.num_returning += stored is not None
                 self._resident[session] = None
                 if session.contexts is not None:
-                    session.context_slot = self._context_slots.take()
+                    session.context_slot = self.context_slots.take()
                     batch.contexts.append(session)
             if not job.slot:
                 job.slot = self._take(batch, victims)
@@ -141,7 +137,7 @@ class Residence:
     def _leave_arena(self, session: Session) -> None:
         self._resident.pop(session, None)
         if session.context_slot:
-            self._context_slots.give(session.context_slot)
+            self.context_slots.give(session.context_slot)
             session.context_slot = 0
 
 

@@ -14,6 +14,11 @@ def uniforms(seeds: NDArray[np.uint64], positions: NDArray[np.uint64]) -> NDArra
     # SplitMix64's number at this position of the stream that starts at the mixed seed: seed and position must not be
     # treated alike, or swapping them would give the same number.
     bits = mix(mix(seeds + INCREMENT) + (positions + np.uint64(1)) * INCREMENT)
+    return unit_interval(bits)
+
+
+def unit_interval(bits: NDArray[np.uint64]) -> NDArray[np.float32]:
+    """A multiple of 2**-24 in [0, 1) for each word."""
     return (bits >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
 
 

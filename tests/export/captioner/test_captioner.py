@@ -17,10 +17,10 @@ from conveyor.server import start_server
 from conveyor.settings import Settings
 from conveyor_export.attention.decoder import BOUNDARY
 from conveyor_export.captioner import command
-from conveyor_export.captioner.digits import MOST_LETTERS, NAMES, SYMBOLS, read_digits, spell
 from conveyor_export.captioner.model import Captioner
 from conveyor_export.captioner.reading import Caption, read_images
 from conveyor_export.captioner.training import train
+from conveyor_export.digits import MOST_LETTERS, NAMES, SYMBOLS, read_digits, spell
 from conveyor_export.export import export_model
 
 PAGE = Path(__file__).parents[3] / "docs" / "attention.md"
