@@ -608,7 +608,7 @@ class TestSpilling:
         engine.core.end(engine.core.table.get("a"), EndReason.CLOSED)
 
         assert engine.num_used_slots() == 0
-        assert len(engine.core.residence.store) == 0
+        assert len(engine.core.residence.spilled) == 0
 
     @pytest.mark.parametrize("start", [start_run, start_unread_run])
     def test_a_victim_that_gets_work_meanwhile(self, start: Callable[[ManualEngine], Callable[[], None]]) -> None:

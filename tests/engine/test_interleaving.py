@@ -163,7 +163,7 @@ class Program:
             self.engine.core.end(self.session(name), EndReason.CLOSED)
         assert self.engine.num_used_slots() == 0
         assert self.engine.core.num_waiting == 0
-        assert len(self.engine.core.residence.store) == 0
+        assert len(self.engine.core.residence.spilled) == 0
 
 
 class ContextProgram(Program):

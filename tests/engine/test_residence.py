@@ -73,7 +73,7 @@ def test_the_least_recently_used_leave_first() -> None:
     assert run(residence, new).spills == [second]
     assert residence.num_resident == 3
     assert second.slot == 0
-    assert residence.store.get("b") is not None
+    assert residence.spilled.get("b") is not None
 
 
 def test_sessions_with_work_leave_last() -> None:
@@ -127,10 +127,10 @@ def test_a_spilled_state_comes_back() -> None:
     batch = take_in(residence, first)
 
     assert batch.restores == [(first, {"float32": np.array([slot])})]
-    assert residence.store.get("a") is not None
+    assert residence.spilled.get("a") is not None
     residence.confirm(batch, [{"float32": np.array([second.slot])}])
-    assert residence.store.get("a") is None
-    assert residence.store.get("b") is not None
+    assert residence.spilled.get("a") is None
+    assert residence.spilled.get("b") is not None
 
 
 class World:
@@ -232,7 +232,7 @@ class World:
             if session.slot and not session.is_running:
                 assert int(self.arena[session.slot][0]) == self.expected[session]
             elif not session.slot:
-                rows = self.residence.store.get(session.session_id) or INITIAL
+                rows = self.residence.spilled.get(session.session_id) or INITIAL
                 assert int(rows["float32"][0]) == self.expected[session]
 
     def is_taken(self, victim: Session) -> bool:
@@ -269,5 +269,5 @@ def test_every_slot_has_one_owner_and_no_state_is_lost(num_slots: int, program: 
         world.close(0)
         assert not session.is_open
     assert world.residence.slots.num_free == num_slots
-    assert len(world.residence.store) == 0
+    assert len(world.residence.spilled) == 0
     assert world.residence.num_resident == 0

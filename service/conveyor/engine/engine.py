@@ -169,11 +169,11 @@ class Engine:
         return EngineStats(
             num_sessions=len(core.table),
             num_resident=residence.num_resident,
-            num_spilled=len(residence.store),
+            num_spilled=len(residence.spilled),
             num_slots=self._limits.num_slots,
             num_free_slots=max(0, self._limits.num_slots - residence.num_resident),
             arena_bytes=self.runner.arena_bytes,
-            spilled_bytes=residence.store.num_bytes,
+            spilled_bytes=residence.spilled.num_bytes,
             context_bytes=len(core.table) * sum(arena.row_bytes for arena in self.runner.graph.contexts),
             num_waiting=core.num_waiting,
         )

@@ -10,7 +10,7 @@ from conveyor.engine.job import Job
 from conveyor.engine.scheduler import Batch
 from conveyor.engine.session import Session
 from conveyor.engine.slots import SlotPool
-from conveyor.store.memory import MemoryStore, Rows
+from conveyor.engine.spilled import SpilledStates, Rows
 
 
 class Residence:
@@ -19,7 +19,7 @@ class Residence:
     def __init__(self, num_slots: int, num_context_slots: int, initial: Rows) -> None:
         self.slots = SlotPool(num_slots)
         self.context_slots = SlotPool(num_context_slots)
-        self.store = MemoryStore()
+        self.spilled = SpilledStates()
         self._initial = initial
         self._resident: dict[Session, None] = {}  # least recently used first
 
@@ -54,7 +54,7 @@ class Residence:
             session = job.session
             if not session.slot:
                 session.slot = self._take(batch, victims)
-                stored = self.store.get(session.session_id)
+                stored = self.spilled.get(session.session_id)
                 batch.restores.append((session, stored or session.initial or self._initial))
                 batch.num_returning += stored is not None
                 self._resident[session] = None
@@ -78,7 +78,7 @@ class Residence:
         self._leave(batch, spilled)
         for session, _ in batch.restores:
             session.initial = None
-            self.store.drop(session.session_id)
+            self.spilled.drop(session.session_id)
 
     def revoke(self, batch: Batch, spilled: list[Rows]) -> None:
         """After a failed run: victims whose states were not read keep their slots, others and the restored do not."""
@@ -101,7 +101,7 @@ class Residence:
             victim.slot = 0
             victim.is_running = False
             if victim.is_open:
-                self.store.put(victim.session_id, rows)
+                self.spilled.put(victim.session_id, rows)
 
     def _give_unless(self, kept: set[int], slot: int) -> None:
         if slot and slot not in kept:
@@ -123,7 +123,7 @@ class Residence:
 
     def forget(self, session: Session) -> None:
         """Forgets the stored state of a session that ends during a run: its id may be opened again before `evict`."""
-        self.store.drop(session.session_id)
+        self.spilled.drop(session.session_id)
 
     def evict(self, session: Session) -> None:
         """Forgets the state of a session that has ended, and that no run holds."""
@@ -131,7 +131,7 @@ class Residence:
             self.slots.give(session.slot)
             session.slot = 0
         self._leave_arena(session)
-        self.store.drop(session.session_id)
+        self.spilled.drop(session.session_id)
         session.contexts = session.initial = None  # the table's heap of deadlines may hold the session for long
 
     def _leave_arena(self, session: Session) -> None:

@@ -19,7 +19,7 @@ from conveyor.graph.errors import ModelError
 from conveyor.graph.model_file import ModelFile
 from conveyor.graph.optional import without_optional
 from conveyor.graph.serving import build_serving_graph
-from conveyor.store.memory import Rows
+from conveyor.engine.spilled import Rows
 
 # On the CPU every batch size up to this has buffers of its own, as far as all their outputs together fit these bytes.
 # For larger batches binding costs little beside the run.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from conveyor.engine.job import Job
 from conveyor.engine.session import Session
-from conveyor.store.memory import Rows
+from conveyor.engine.spilled import Rows
 
 # A run costs about as much as this many rows of one step, and each step of it as much as that many, whatever is in it
 # (reading the weights, launching the nodes). Measured on LSTMs of 128 to 1024 units on a CPU; only ratios matter.

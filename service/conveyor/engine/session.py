@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from conveyor.engine.work import Answer, Array, Sink, Want
-from conveyor.store.memory import Rows
+from conveyor.engine.spilled import Rows
 
 if TYPE_CHECKING:
     from conveyor.engine.job import Job

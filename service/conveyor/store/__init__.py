@@ -1,1 +1,1 @@
-"""Where session states are kept outside the arena."""
+"""Where checkpoints of sessions are kept, so that these outlive the server."""

@@ -24,23 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63onveyor/v1/generate.proto\x12\x0b\x63onveyor.v1\"\x87\x02\n\x0fGenerateRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x15\n\x08position\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06tokens\x18\x03 \x03(\x03\x12\x12\n\nmax_tokens\x18\x04 \x01(\x05\x12\'\n\x08sampling\x18\x05 \x01(\x0b\x32\x15.conveyor.v1.Sampling\x12\x32\n\x0estop_sequences\x18\x06 \x03(\x0b\x32\x1a.conveyor.v1.TokenSequence\x12\x11\n\x04seed\x18\x07 \x01(\x04H\x01\x88\x01\x01\x12\x1f\n\x17top_k_log_probabilities\x18\x08 \x01(\x05\x42\x0b\n\t_positionB\x07\n\x05_seed\"\xb4\x01\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\r\n\x05top_k\x18\x02 \x01(\x05\x12\x12\n\x05top_p\x18\x03 \x01(\x02H\x01\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x04 \x01(\x02H\x02\x88\x01\x01\x12\x19\n\x11repetition_window\x18\x05 \x01(\x05\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x15\n\x13_repetition_penalty\"\x1f\n\rTokenSequence\x12\x0e\n\x06tokens\x18\x01 \x03(\x03\"\xb7\x01\n\x10GenerateResponse\x12\x0e\n\x06tokens\x18\x01 \x03(\x03\x12\x19\n\x11log_probabilities\x18\x02 \x03(\x02\x12\x34\n\x0c\x61lternatives\x18\x03 \x03(\x0b\x32\x1e.conveyor.v1.TokenAlternatives\x12\x10\n\x08position\x18\x04 \x01(\x03\x12\x30\n\rfinish_reason\x18\x05 \x01(\x0e\x32\x19.conveyor.v1.FinishReason\">\n\x11TokenAlternatives\x12\x0e\n\x06tokens\x18\x01 \x03(\x03\x12\x19\n\x11log_probabilities\x18\x02 \x03(\x02*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x01\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63onveyor/v1/generate.proto\x12\x0b\x63onveyor.v1\"\xad\x02\n\x0fGenerateRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x15\n\x08position\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06tokens\x18\x03 \x03(\x03\x12\x12\n\nmax_tokens\x18\x04 \x01(\x05\x12\'\n\x08sampling\x18\x05 \x01(\x0b\x32\x15.conveyor.v1.Sampling\x12\x32\n\x0estop_sequences\x18\x06 \x03(\x0b\x32\x1a.conveyor.v1.TokenSequence\x12\x11\n\x04seed\x18\x07 \x01(\x04H\x01\x88\x01\x01\x12\x1f\n\x17top_k_log_probabilities\x18\x08 \x01(\x05\x12\x15\n\rnum_generated\x18\t \x01(\x05\x12\r\n\x05\x65poch\x18\n \x01(\x04\x42\x0b\n\t_positionB\x07\n\x05_seed\"\xb4\x01\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\r\n\x05top_k\x18\x02 \x01(\x05\x12\x12\n\x05top_p\x18\x03 \x01(\x02H\x01\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x04 \x01(\x02H\x02\x88\x01\x01\x12\x19\n\x11repetition_window\x18\x05 \x01(\x05\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x15\n\x13_repetition_penalty\"\x1f\n\rTokenSequence\x12\x0e\n\x06tokens\x18\x01 \x03(\x03\"\xfa\x01\n\x10GenerateResponse\x12\x0e\n\x06tokens\x18\x01 \x03(\x03\x12\x19\n\x11log_probabilities\x18\x02 \x03(\x02\x12\x34\n\x0c\x61lternatives\x18\x03 \x03(\x0b\x32\x1e.conveyor.v1.TokenAlternatives\x12\x10\n\x08position\x18\x04 \x01(\x03\x12\x30\n\rfinish_reason\x18\x05 \x01(\x0e\x32\x19.conveyor.v1.FinishReason\x12\x1d\n\x10\x64urable_position\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x65poch\x18\x07 \x01(\x04\x42\x13\n\x11_durable_position\">\n\x11TokenAlternatives\x12\x0e\n\x06tokens\x18\x01 \x03(\x03\x12\x19\n\x11log_probabilities\x18\x02 \x03(\x02*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x01\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'conveyor.v1.generate_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=775
-  _globals['_FINISHREASON']._serialized_end=870
+  _globals['_FINISHREASON']._serialized_start=880
+  _globals['_FINISHREASON']._serialized_end=975
   _globals['_GENERATEREQUEST']._serialized_start=44
-  _globals['_GENERATEREQUEST']._serialized_end=307
-  _globals['_SAMPLING']._serialized_start=310
-  _globals['_SAMPLING']._serialized_end=490
-  _globals['_TOKENSEQUENCE']._serialized_start=492
-  _globals['_TOKENSEQUENCE']._serialized_end=523
-  _globals['_GENERATERESPONSE']._serialized_start=526
-  _globals['_GENERATERESPONSE']._serialized_end=709
-  _globals['_TOKENALTERNATIVES']._serialized_start=711
-  _globals['_TOKENALTERNATIVES']._serialized_end=773
+  _globals['_GENERATEREQUEST']._serialized_end=345
+  _globals['_SAMPLING']._serialized_start=348
+  _globals['_SAMPLING']._serialized_end=528
+  _globals['_TOKENSEQUENCE']._serialized_start=530
+  _globals['_TOKENSEQUENCE']._serialized_end=561
+  _globals['_GENERATERESPONSE']._serialized_start=564
+  _globals['_GENERATERESPONSE']._serialized_end=814
+  _globals['_TOKENALTERNATIVES']._serialized_start=816
+  _globals['_TOKENALTERNATIVES']._serialized_end=878
 # @@protoc_insertion_point(module_scope)

@@ -44,15 +44,22 @@ class SequenceServiceStub(object):
     | ALREADY_EXISTS | a session of that id is open | choose another id |
     | OUT_OF_RANGE | `position` is not the session's; its own is in the error | go on from there |
     | ABORTED | another request of the session is in flight, or an earlier one of it failed | retry after it |
-    | FAILED_PRECONDITION | the model cannot do this: it has no vocabulary | ask for something else |
+    | FAILED_PRECONDITION | the model cannot do this: it has no vocabulary; the server has no store; a checkpoint of another model, or a tampered one | ask for something else |
     | RESOURCE_EXHAUSTED | sessions or queue are full, or a message is too large | retry after the delay in RetryInfo, if there is one |
-    | UNAVAILABLE | the server is draining | retry elsewhere, or later |
+    | UNAVAILABLE | the server is draining, or its store does not answer | retry elsewhere, or later |
     | DEADLINE_EXCEEDED, CANCELLED | the request ended before its steps ran | retry with the same position |
     | INTERNAL | a defect of the server; the message carries the id of a log line | report it |
 
     Unary failures carry a `google.rpc.RetryInfo` where a retry may help. The same
     facts are in plain trailing metadata: `grpc-retry-pushback-ms`, the offending
     field in `conveyor-field`, the session's position in `conveyor-position`.
+
+    A server with a store keeps checkpoints of its sessions there, as each session's
+    `durability` says. Any server of the same store takes a session up with its next
+    request: a session's life is the store's, not the process's. Each taking up raises
+    the session's `epoch`, which the store checks with every write: a server that lost a
+    session without knowing it can store nothing of it any more. Two checkpoints are
+    kept, so that there is always one that the client is not behind.
 
     The operator sets how long a request message may be (16 MiB unless told
     otherwise), how many steps a chunk or a prompt may have (4,096), and how many
@@ -92,6 +99,31 @@ class SequenceServiceStub(object):
                 request_serializer=conveyor_dot_v1_dot_session__pb2.ListSessionsRequest.SerializeToString,
                 response_deserializer=conveyor_dot_v1_dot_session__pb2.ListSessionsResponse.FromString,
                 _registered_method=True)
+        self.ResumeSession = channel.unary_unary(
+                '/conveyor.v1.SequenceService/ResumeSession',
+                request_serializer=conveyor_dot_v1_dot_session__pb2.ResumeSessionRequest.SerializeToString,
+                response_deserializer=conveyor_dot_v1_dot_session__pb2.ResumeSessionResponse.FromString,
+                _registered_method=True)
+        self.ForkSession = channel.unary_unary(
+                '/conveyor.v1.SequenceService/ForkSession',
+                request_serializer=conveyor_dot_v1_dot_session__pb2.ForkSessionRequest.SerializeToString,
+                response_deserializer=conveyor_dot_v1_dot_session__pb2.ForkSessionResponse.FromString,
+                _registered_method=True)
+        self.ExportSession = channel.unary_unary(
+                '/conveyor.v1.SequenceService/ExportSession',
+                request_serializer=conveyor_dot_v1_dot_session__pb2.ExportSessionRequest.SerializeToString,
+                response_deserializer=conveyor_dot_v1_dot_session__pb2.ExportSessionResponse.FromString,
+                _registered_method=True)
+        self.ImportSession = channel.unary_unary(
+                '/conveyor.v1.SequenceService/ImportSession',
+                request_serializer=conveyor_dot_v1_dot_session__pb2.ImportSessionRequest.SerializeToString,
+                response_deserializer=conveyor_dot_v1_dot_session__pb2.ImportSessionResponse.FromString,
+                _registered_method=True)
+        self.StepStateless = channel.unary_unary(
+                '/conveyor.v1.SequenceService/StepStateless',
+                request_serializer=conveyor_dot_v1_dot_step__pb2.StepStatelessRequest.SerializeToString,
+                response_deserializer=conveyor_dot_v1_dot_step__pb2.StepStatelessResponse.FromString,
+                _registered_method=True)
         self.CloseSession = channel.unary_unary(
                 '/conveyor.v1.SequenceService/CloseSession',
                 request_serializer=conveyor_dot_v1_dot_session__pb2.CloseSessionRequest.SerializeToString,
@@ -130,15 +162,22 @@ class SequenceServiceServicer(object):
     | ALREADY_EXISTS | a session of that id is open | choose another id |
     | OUT_OF_RANGE | `position` is not the session's; its own is in the error | go on from there |
     | ABORTED | another request of the session is in flight, or an earlier one of it failed | retry after it |
-    | FAILED_PRECONDITION | the model cannot do this: it has no vocabulary | ask for something else |
+    | FAILED_PRECONDITION | the model cannot do this: it has no vocabulary; the server has no store; a checkpoint of another model, or a tampered one | ask for something else |
     | RESOURCE_EXHAUSTED | sessions or queue are full, or a message is too large | retry after the delay in RetryInfo, if there is one |
-    | UNAVAILABLE | the server is draining | retry elsewhere, or later |
+    | UNAVAILABLE | the server is draining, or its store does not answer | retry elsewhere, or later |
     | DEADLINE_EXCEEDED, CANCELLED | the request ended before its steps ran | retry with the same position |
     | INTERNAL | a defect of the server; the message carries the id of a log line | report it |
 
     Unary failures carry a `google.rpc.RetryInfo` where a retry may help. The same
     facts are in plain trailing metadata: `grpc-retry-pushback-ms`, the offending
     field in `conveyor-field`, the session's position in `conveyor-position`.
+
+    A server with a store keeps checkpoints of its sessions there, as each session's
+    `durability` says. Any server of the same store takes a session up with its next
+    request: a session's life is the store's, not the process's. Each taking up raises
+    the session's `epoch`, which the store checks with every write: a server that lost a
+    session without knowing it can store nothing of it any more. Two checkpoints are
+    kept, so that there is always one that the client is not behind.
 
     The operator sets how long a request message may be (16 MiB unless told
     otherwise), how many steps a chunk or a prompt may have (4,096), and how many
@@ -169,12 +208,13 @@ class SequenceServiceServicer(object):
 
         The session stays on the model version it was opened on. It ends when it is
         closed, when it has been idle for `idle_timeout`, when it is older than
-        `max_lifetime`, or when the server stops. It may be kept in host memory while
-        others use the device; a client notices only time.
+        `max_lifetime`, or when the server stops without a store. It may be kept in host
+        memory while others use the device; a client notices only time.
 
         NOT_FOUND for an unknown model, ALREADY_EXISTS for an id in use,
-        INVALID_ARGUMENT for a malformed id, time or context, RESOURCE_EXHAUSTED when
-        the server holds as many sessions as it may, UNAVAILABLE while it drains.
+        INVALID_ARGUMENT for a malformed id, time or context, FAILED_PRECONDITION for
+        durability where there is no store, RESOURCE_EXHAUSTED when the server holds as
+        many sessions as it may, UNAVAILABLE while it drains or its store does not answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -199,8 +239,70 @@ class SequenceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResumeSession(self, request, context):
+        """Takes a session up after a lost connection or a lost server, and says where it is.
+
+        If this server holds the session, it is returned as it is; chunks of it that are
+        still under way on another stream are not waited for. If not, it is taken from
+        the store, at the newest checkpoint that is not ahead of `received_position`.
+        A chunk or a generation of a session that is in the store alone does the same,
+        with its `acknowledged_position`; if it begins elsewhere than the checkpoint, it is
+        OUT_OF_RANGE with the position from which to send again.
+
+        NOT_FOUND if neither has it, FAILED_PRECONDITION if every checkpoint is ahead of
+        the client, or its model is not loaded here; UNAVAILABLE while the store does not
+        answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForkSession(self, request, context):
+        """Opens a new session with the state, contexts and position of another.
+
+        A chunk of the other that is under way does not count. Its kept answers are not
+        copied.
+
+        NOT_FOUND, ALREADY_EXISTS, OUT_OF_RANGE for another position,
+        RESOURCE_EXHAUSTED and UNAVAILABLE as for OpenSession.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportSession(self, request, context):
+        """Returns a session's state as sealed bytes, to be kept anywhere.
+
+        A chunk that is under way does not count.
+
+        NOT_FOUND, OUT_OF_RANGE for another position.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportSession(self, request, context):
+        """Opens a session from sealed bytes.
+
+        INVALID_ARGUMENT for bytes that are no checkpoint, FAILED_PRECONDITION for one
+        that was changed, sealed with another key, or made by another model: both
+        fingerprints are in the message; other codes as for OpenSession.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StepStateless(self, request, context):
+        """Advances a session whose state the client carries: nothing stays on the server.
+
+        Codes as for OpenSession, ImportSession and Step.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CloseSession(self, request, context):
-        """Ends a session and frees its state. Chunks of it that wait are failed with
+        """Ends a session, removes it from the store and frees its state. Chunks of it that wait are failed with
         NOT_FOUND; a run in progress ends unseen.
 
         NOT_FOUND if it is unknown, expired or already closed.
@@ -258,7 +360,9 @@ class SequenceServiceServicer(object):
         by each token sent. Sampling draws one number per token from the seed and the
         position alone, so the same seed gives the same text in any batch.
         Cancelling the call stops the generation; the session may be a few tokens
-        further than the client has read. A client that lets 65,536 tokens wait
+        further than the client has read. These are kept until the session's next request:
+        a Generate at a position among them, without tokens of its own, is sent them
+        first and goes on from there; and so is the same request once more. A client that lets 65,536 tokens wait
         unread is given up with RESOURCE_EXHAUSTED.
 
         FAILED_PRECONDITION if the model has no vocabulary; ABORTED if another request
@@ -296,6 +400,31 @@ def add_SequenceServiceServicer_to_server(servicer, server):
                     servicer.ListSessions,
                     request_deserializer=conveyor_dot_v1_dot_session__pb2.ListSessionsRequest.FromString,
                     response_serializer=conveyor_dot_v1_dot_session__pb2.ListSessionsResponse.SerializeToString,
+            ),
+            'ResumeSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeSession,
+                    request_deserializer=conveyor_dot_v1_dot_session__pb2.ResumeSessionRequest.FromString,
+                    response_serializer=conveyor_dot_v1_dot_session__pb2.ResumeSessionResponse.SerializeToString,
+            ),
+            'ForkSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkSession,
+                    request_deserializer=conveyor_dot_v1_dot_session__pb2.ForkSessionRequest.FromString,
+                    response_serializer=conveyor_dot_v1_dot_session__pb2.ForkSessionResponse.SerializeToString,
+            ),
+            'ExportSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportSession,
+                    request_deserializer=conveyor_dot_v1_dot_session__pb2.ExportSessionRequest.FromString,
+                    response_serializer=conveyor_dot_v1_dot_session__pb2.ExportSessionResponse.SerializeToString,
+            ),
+            'ImportSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportSession,
+                    request_deserializer=conveyor_dot_v1_dot_session__pb2.ImportSessionRequest.FromString,
+                    response_serializer=conveyor_dot_v1_dot_session__pb2.ImportSessionResponse.SerializeToString,
+            ),
+            'StepStateless': grpc.unary_unary_rpc_method_handler(
+                    servicer.StepStateless,
+                    request_deserializer=conveyor_dot_v1_dot_step__pb2.StepStatelessRequest.FromString,
+                    response_serializer=conveyor_dot_v1_dot_step__pb2.StepStatelessResponse.SerializeToString,
             ),
             'CloseSession': grpc.unary_unary_rpc_method_handler(
                     servicer.CloseSession,
@@ -341,15 +470,22 @@ class SequenceService(object):
     | ALREADY_EXISTS | a session of that id is open | choose another id |
     | OUT_OF_RANGE | `position` is not the session's; its own is in the error | go on from there |
     | ABORTED | another request of the session is in flight, or an earlier one of it failed | retry after it |
-    | FAILED_PRECONDITION | the model cannot do this: it has no vocabulary | ask for something else |
+    | FAILED_PRECONDITION | the model cannot do this: it has no vocabulary; the server has no store; a checkpoint of another model, or a tampered one | ask for something else |
     | RESOURCE_EXHAUSTED | sessions or queue are full, or a message is too large | retry after the delay in RetryInfo, if there is one |
-    | UNAVAILABLE | the server is draining | retry elsewhere, or later |
+    | UNAVAILABLE | the server is draining, or its store does not answer | retry elsewhere, or later |
     | DEADLINE_EXCEEDED, CANCELLED | the request ended before its steps ran | retry with the same position |
     | INTERNAL | a defect of the server; the message carries the id of a log line | report it |
 
     Unary failures carry a `google.rpc.RetryInfo` where a retry may help. The same
     facts are in plain trailing metadata: `grpc-retry-pushback-ms`, the offending
     field in `conveyor-field`, the session's position in `conveyor-position`.
+
+    A server with a store keeps checkpoints of its sessions there, as each session's
+    `durability` says. Any server of the same store takes a session up with its next
+    request: a session's life is the store's, not the process's. Each taking up raises
+    the session's `epoch`, which the store checks with every write: a server that lost a
+    session without knowing it can store nothing of it any more. Two checkpoints are
+    kept, so that there is always one that the client is not behind.
 
     The operator sets how long a request message may be (16 MiB unless told
     otherwise), how many steps a chunk or a prompt may have (4,096), and how many
@@ -483,6 +619,141 @@ class SequenceService(object):
             '/conveyor.v1.SequenceService/ListSessions',
             conveyor_dot_v1_dot_session__pb2.ListSessionsRequest.SerializeToString,
             conveyor_dot_v1_dot_session__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/conveyor.v1.SequenceService/ResumeSession',
+            conveyor_dot_v1_dot_session__pb2.ResumeSessionRequest.SerializeToString,
+            conveyor_dot_v1_dot_session__pb2.ResumeSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForkSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/conveyor.v1.SequenceService/ForkSession',
+            conveyor_dot_v1_dot_session__pb2.ForkSessionRequest.SerializeToString,
+            conveyor_dot_v1_dot_session__pb2.ForkSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/conveyor.v1.SequenceService/ExportSession',
+            conveyor_dot_v1_dot_session__pb2.ExportSessionRequest.SerializeToString,
+            conveyor_dot_v1_dot_session__pb2.ExportSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/conveyor.v1.SequenceService/ImportSession',
+            conveyor_dot_v1_dot_session__pb2.ImportSessionRequest.SerializeToString,
+            conveyor_dot_v1_dot_session__pb2.ImportSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StepStateless(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/conveyor.v1.SequenceService/StepStateless',
+            conveyor_dot_v1_dot_step__pb2.StepStatelessRequest.SerializeToString,
+            conveyor_dot_v1_dot_step__pb2.StepStatelessResponse.FromString,
             options,
             channel_credentials,
             insecure,

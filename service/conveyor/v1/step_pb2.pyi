@@ -12,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Chunk(_message.Message):
-    __slots__ = ("session_id", "request_id", "position", "tokens", "inputs", "outputs", "scoring", "acknowledged_position", "num_steps")
+    __slots__ = ("session_id", "request_id", "position", "tokens", "inputs", "outputs", "scoring", "acknowledged_position", "num_steps", "epoch")
     class InputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +29,7 @@ class Chunk(_message.Message):
     SCORING_FIELD_NUMBER: _ClassVar[int]
     ACKNOWLEDGED_POSITION_FIELD_NUMBER: _ClassVar[int]
     NUM_STEPS_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     request_id: int
     position: int
@@ -38,7 +39,8 @@ class Chunk(_message.Message):
     scoring: Scoring
     acknowledged_position: int
     num_steps: int
-    def __init__(self, session_id: _Optional[str] = ..., request_id: _Optional[int] = ..., position: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., inputs: _Optional[_Mapping[str, _tensor_pb2.Tensor]] = ..., outputs: _Optional[_Union[Outputs, _Mapping]] = ..., scoring: _Optional[_Union[Scoring, _Mapping]] = ..., acknowledged_position: _Optional[int] = ..., num_steps: _Optional[int] = ...) -> None: ...
+    epoch: int
+    def __init__(self, session_id: _Optional[str] = ..., request_id: _Optional[int] = ..., position: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., inputs: _Optional[_Mapping[str, _tensor_pb2.Tensor]] = ..., outputs: _Optional[_Union[Outputs, _Mapping]] = ..., scoring: _Optional[_Union[Scoring, _Mapping]] = ..., acknowledged_position: _Optional[int] = ..., num_steps: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class Outputs(_message.Message):
     __slots__ = ("names", "top_k", "last_only")
@@ -51,11 +53,13 @@ class Outputs(_message.Message):
     def __init__(self, names: _Optional[_Iterable[str]] = ..., top_k: _Optional[int] = ..., last_only: bool = ...) -> None: ...
 
 class Scoring(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("remember",)
+    REMEMBER_FIELD_NUMBER: _ClassVar[int]
+    remember: bool
+    def __init__(self, remember: bool = ...) -> None: ...
 
 class StepResult(_message.Message):
-    __slots__ = ("session_id", "request_id", "position", "outputs", "top_tokens", "log_probabilities", "error")
+    __slots__ = ("session_id", "request_id", "position", "outputs", "top_tokens", "log_probabilities", "error", "durable_position", "epoch")
     class OutputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -70,6 +74,8 @@ class StepResult(_message.Message):
     TOP_TOKENS_FIELD_NUMBER: _ClassVar[int]
     LOG_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    DURABLE_POSITION_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     request_id: int
     position: int
@@ -77,7 +83,9 @@ class StepResult(_message.Message):
     top_tokens: TopTokens
     log_probabilities: _containers.RepeatedScalarFieldContainer[float]
     error: Error
-    def __init__(self, session_id: _Optional[str] = ..., request_id: _Optional[int] = ..., position: _Optional[int] = ..., outputs: _Optional[_Mapping[str, _tensor_pb2.Tensor]] = ..., top_tokens: _Optional[_Union[TopTokens, _Mapping]] = ..., log_probabilities: _Optional[_Iterable[float]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+    durable_position: int
+    epoch: int
+    def __init__(self, session_id: _Optional[str] = ..., request_id: _Optional[int] = ..., position: _Optional[int] = ..., outputs: _Optional[_Mapping[str, _tensor_pb2.Tensor]] = ..., top_tokens: _Optional[_Union[TopTokens, _Mapping]] = ..., log_probabilities: _Optional[_Iterable[float]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., durable_position: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class TopTokens(_message.Message):
     __slots__ = ("k", "tokens", "log_probabilities")
@@ -114,6 +122,24 @@ class StepResponse(_message.Message):
     RESULT_FIELD_NUMBER: _ClassVar[int]
     result: StepResult
     def __init__(self, result: _Optional[_Union[StepResult, _Mapping]] = ...) -> None: ...
+
+class StepStatelessRequest(_message.Message):
+    __slots__ = ("checkpoint", "open", "chunk")
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    checkpoint: bytes
+    open: _session_pb2.OpenSessionRequest
+    chunk: Chunk
+    def __init__(self, checkpoint: _Optional[bytes] = ..., open: _Optional[_Union[_session_pb2.OpenSessionRequest, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ...) -> None: ...
+
+class StepStatelessResponse(_message.Message):
+    __slots__ = ("result", "checkpoint")
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    result: StepResult
+    checkpoint: bytes
+    def __init__(self, result: _Optional[_Union[StepResult, _Mapping]] = ..., checkpoint: _Optional[bytes] = ...) -> None: ...
 
 class StreamRequest(_message.Message):
     __slots__ = ("chunks",)

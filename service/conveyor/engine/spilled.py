@@ -1,4 +1,4 @@
-"""States of spilled sessions in host memory. A durable store will stand beside it, with the same words."""
+"""States of spilled sessions, in host memory."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 Rows = dict[str, NDArray[Any]]
 
 
-class MemoryStore:
+class SpilledStates:
     """Rows by session id: a state is here from when it leaves the arena until it is back in it."""
 
     def __init__(self) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from conveyor.store.memory import MemoryStore
+from conveyor.engine.spilled import SpilledStates
 
 
 def rows(value: float) -> dict[str, np.ndarray]:
@@ -11,7 +11,7 @@ def rows(value: float) -> dict[str, np.ndarray]:
 
 def test_a_state_is_kept_until_it_is_dropped() -> None:
     """A state is found by its session, an unknown one is not, and dropping forgets it."""
-    store = MemoryStore()
+    store = SpilledStates()
     store.put("a", rows(1))
     store.put("b", rows(2))
 
@@ -27,7 +27,7 @@ def test_a_state_is_kept_until_it_is_dropped() -> None:
 
 def test_bytes_are_counted() -> None:
     """The store knows the bytes of what it holds, also when a state takes the place of an older one."""
-    store = MemoryStore()
+    store = SpilledStates()
     store.put("a", rows(1))
     store.put("a", rows(2))
 

@@ -1,0 +1,87 @@
+"""What a store of checkpoints does: the words that memory, SQLite and Valkey share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+
+class StoreError(Exception):
+    """The store did not do what it was asked, or did not say so in time: it is gone, full, slow or starting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """A checkpoint on its way to the store.
+
+    `oldest` is the position below which checkpoints may go. `seconds` is how long the record lives if nothing is saved
+    again. `head` is what never changes in a session; without it, a record that is not there cannot be made.
+    """
+
+    session_id: str
+    epoch: int
+    position: int
+    checkpoint: bytes
+    oldest: int
+    seconds: float
+    head: bytes | None = None
+
+
+class Saved(Enum):
+    """What came of a save."""
+
+    DONE = "done"
+    FENCED = "fenced"  # the record has a higher epoch: another server owns the session, or it was closed
+    GONE = "gone"  # there is no record, and the save brought no head to make one
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A stored session. `checkpoints` are by position."""
+
+    session_id: str
+    epoch: int
+    head: bytes
+    checkpoints: dict[int, bytes]
+
+
+class Store(Protocol):
+    """Checkpoints by session. An epoch fences off servers that have lost a session without knowing it.
+
+    Every method is atomic for each session and raises StoreError when the store cannot do it, or does not say within
+    its bound of time whether it has.
+    """
+
+    async def create(self, saves: Sequence[Save]) -> list[int]:
+        """Makes records of sessions that are being opened; each save has a head and its epoch does not count.
+
+        Returns the epoch of each: 1, or one more than what a closed session of that id left; 0 where one is open.
+        """
+
+    async def save(self, saves: Sequence[Save], *, must_replicate: bool) -> list[Saved]:
+        """Stores checkpoints in one round trip; at most one of each session.
+
+        A save of the record's epoch or a higher one is taken, and sets the record's; a lower one is refused. A save with
+        a head makes a record that is gone. `must_replicate` waits for the store's replicas, where it has any.
+        """
+
+    async def acquire(self, session_id: str) -> Record | None:
+        """Raises the epoch of a session, so that whoever had it is refused from now on, and returns its record."""
+
+    async def read(self, session_id: str) -> Record | None:
+        """The record as it is, without owning it. None if there is none, or the session was closed."""
+
+    async def close(self, closings: Sequence[tuple[str, int]]) -> None:
+        """Ends sessions, given with their epochs; one that has a higher epoch by now is left alone.
+
+        The epoch stays for an hour, so that a server which wakes up late cannot bring the session back.
+        """
+
+    async def list(self, count: int, cursor: str = "") -> tuple[list[Record], str]:
+        """About `count` open records without checkpoints' bytes (positions with empty values), and the next cursor.
+
+        An empty cursor starts, and one that comes back empty ends. Records that come or go meanwhile may be missed.
+        """
+
+    async def stop(self) -> None:
+        """Closes files and connections."""
