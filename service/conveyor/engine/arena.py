@@ -8,10 +8,10 @@ import onnxruntime
 
 from conveyor.engine.limits import Device
 from conveyor.engine.ort import make_session
+from conveyor.engine.spilled import Rows
 from conveyor.engine.work import Array
 from conveyor.graph.arena import Arena, Scatter
 from conveyor.graph.rows import read_rows_model, write_rows_model
-from conveyor.engine.spilled import Rows
 
 
 class ArenaStore(Protocol):

@@ -10,7 +10,7 @@ from conveyor.engine.job import Job
 from conveyor.engine.scheduler import Batch
 from conveyor.engine.session import Session
 from conveyor.engine.slots import SlotPool
-from conveyor.engine.spilled import SpilledStates, Rows
+from conveyor.engine.spilled import Rows, SpilledStates
 
 
 class Residence:

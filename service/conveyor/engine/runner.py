@@ -12,6 +12,7 @@ from conveyor.engine.feeds import Feeds, Results
 from conveyor.engine.head_sessions import Heads
 from conveyor.engine.limits import Device
 from conveyor.engine.ort import Placement, make_session, node_placement, report_nodes_off_cuda, resolve
+from conveyor.engine.spilled import Rows
 from conveyor.engine.threads import run_threads
 from conveyor.engine.warm_up import warm_up_contexts, warm_up_feeds
 from conveyor.graph.arena import Arena, Scatter, check_arena_size
@@ -19,7 +20,6 @@ from conveyor.graph.errors import ModelError
 from conveyor.graph.model_file import ModelFile
 from conveyor.graph.optional import without_optional
 from conveyor.graph.serving import build_serving_graph
-from conveyor.engine.spilled import Rows
 
 # On the CPU every batch size up to this has buffers of its own, as far as all their outputs together fit these bytes.
 # For larger batches binding costs little beside the run.

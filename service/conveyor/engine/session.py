@@ -4,8 +4,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from conveyor.engine.work import Answer, Array, Sink, Want
 from conveyor.engine.spilled import Rows
+from conveyor.engine.work import Answer, Array, Sink, Want
 
 if TYPE_CHECKING:
     from conveyor.engine.job import Job

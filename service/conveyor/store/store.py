@@ -61,7 +61,7 @@ class Store(Protocol):
     async def save(self, saves: Sequence[Save], *, must_replicate: bool) -> list[Saved]:
         """Stores checkpoints in one round trip; at most one of each session.
 
-        A save of the record's epoch or a higher one is taken, and sets the record's; a lower one is refused. A save with
+        A save of the record's epoch or a higher one is taken, and sets the record's; a lower one is refused. One with
         a head makes a record that is gone. `must_replicate` waits for the store's replicas, where it has any.
         """
 
