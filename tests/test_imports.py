@@ -33,6 +33,8 @@ HOMES = {
     "onnx": {"graph", "engine", "repository", "cli"},
     "prometheus_client": {"telemetry"},
     "rich": {"cli"},
+    "sqlite3": {"store"},
+    "valkey": {"store"},
 }
 # In the engine, only these files know ONNX Runtime.
 ORT_FILES = {"arena.py", "binding.py", "head_sessions.py", "ort.py"}
