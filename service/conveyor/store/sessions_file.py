@@ -16,11 +16,13 @@ MOST_ROWS = 1000
 # With the write-ahead log, NORMAL hands a commit to the operating system before it is acknowledged: it outlives this
 # process, however that ends. Only FULL would wait for the disk too, at every batch; without it a power cut or a crash
 # of the machine takes the last moments' commits, and leaves the file whole.
-# A log of 16 MiB is written back less often than SQLite's usual 4 MiB. Overwriting what is deleted would be for naught.
+# A log of 16 MiB is written back less often than SQLite's usual 4 MiB, and cut to 64 MiB if a batch made it longer.
+# Overwriting what is deleted would be for naught.
 PRAGMAS = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
 PRAGMA wal_autocheckpoint = 4096;
+PRAGMA journal_size_limit = 67108864;
 PRAGMA cache_size = -65536;
 PRAGMA secure_delete = OFF;
 """
@@ -172,6 +174,7 @@ class SessionsFile:
     def _open(self) -> sqlite3.Connection:
         if not self._connection:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._path.touch(mode=0o600)
             self._connection = sqlite3.connect(
                 self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False
             )

@@ -59,7 +59,9 @@ class ValkeyStore:
         )
 
     async def list(self, count: int, cursor: str = "") -> tuple[list[Record], str]:
-        """See `Store`. A cursor is the server's."""
+        """See `Store`. A cursor is the server's, and a page may be empty before the last."""
+        if cursor and not cursor.isdecimal():
+            raise ValueError("a cursor of this store is a number")
         scan = (b"SCAN", b"%d" % int(cursor or 0), b"MATCH", scripts.PREFIX + b"*", b"COUNT", b"%d" % count)
         ((following, keys),) = await self._server.run([scan])
         ids = [key.removeprefix(scripts.PREFIX).decode() for key in keys]
