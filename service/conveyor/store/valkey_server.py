@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from valkey.asyncio.connection import BlockingConnectionPool, Connection, SSLConnection
+from valkey.asyncio.connection import AbstractConnection, Connection, SSLConnection
 from valkey.exceptions import ResponseError, ValkeyError
 
 from conveyor.store.scripts import Command
@@ -14,6 +15,23 @@ from conveyor.store.store import StoreError
 DEFAULT_PORT = 6379
 # Each is used by one operation at a time; more than these wait for each other.
 MAX_CONNECTIONS = 16
+
+
+class _Aborting(AbstractConnection):
+    """Ends at once: what waits to be sent is not sent later, and takes no memory till then."""
+
+    async def disconnect(self, nowait: bool = False) -> None:
+        if self._writer:
+            self._writer.transport.abort()
+        await super().disconnect(nowait=True)
+
+
+class _Plain(_Aborting, Connection):
+    pass
+
+
+class _Encrypted(_Aborting, SSLConnection):
+    pass
 
 
 class ValkeyServer:
@@ -27,7 +45,9 @@ class ValkeyServer:
         parts = _split(url)
         self.name = f"{parts.hostname}:{parts.port or DEFAULT_PORT}"
         self._timeout = timeout
-        self._pool = BlockingConnectionPool(MAX_CONNECTIONS, None, socket_timeout=None, **_connection_arguments(parts))
+        self._connect = partial(_Encrypted if parts.scheme == "valkeys" else _Plain, **_connection_arguments(parts))
+        self._free = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._idle: list[Connection] = []
 
     async def run(self, commands: Sequence[Command]) -> list[Any]:
         """Replies of commands, in one round trip.
@@ -35,30 +55,44 @@ class ValkeyServer:
         Raises:
             StoreError: the server is not there, is late, or refuses one of them.
         """
+        if not commands:
+            return []
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self._exchange(commands) if commands else []
-        except (ValkeyError, TimeoutError) as error:
-            # A connection may be to a server that is not the primary any more.
-            await self._pool.disconnect(inuse_connections=False)
-            reason = f"no answer within {self._timeout:g} s" if isinstance(error, TimeoutError) else error
-            raise StoreError(f"{self.name}: {reason}") from error
+            async with asyncio.timeout(self._timeout), self._free:
+                replies = await self._exchange(commands)
+        except TimeoutError:
+            raise StoreError(f"{self.name}: no answer within {self._timeout:g} s") from None
+        except ValkeyError as error:
+            raise StoreError(f"{self.name}: {error}") from error
+        if errors := [reply for reply in replies if isinstance(reply, ResponseError)]:
+            await self.close()  # it may be that the server is not the primary any more
+            raise StoreError(f"{self.name}: {errors[0]}")
+        return replies
 
     async def close(self) -> None:
-        """Closes all connections."""
-        await self._pool.disconnect()
+        """Closes the connections that are not in use."""
+        while self._idle:
+            await self._idle.pop().disconnect()
 
     async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
-        connection: Connection = await self._pool.get_connection("EVALSHA")
+        connection = self._idle.pop() if self._idle else self._connect()
         try:
+            await _prepare(connection)
             await connection.send_packed_command([_pack(command) for command in commands])
             replies = [await _reply(connection) for _ in commands]
-        finally:
-            await self._pool.release(connection)
-        for reply in replies:
-            if isinstance(reply, ResponseError):
-                raise reply
+        except BaseException:
+            await connection.disconnect()
+            await self.close()  # what is wrong with one is likely wrong with all
+            raise
+        self._idle.append(connection)
         return replies
+
+
+async def _prepare(connection: Connection) -> None:
+    await connection.connect()
+    if await connection.can_read_destructive():  # the end of it: nothing has been asked
+        await connection.disconnect()
+        await connection.connect()
 
 
 def _split(url: str) -> SplitResult:
@@ -76,6 +110,7 @@ def _split(url: str) -> SplitResult:
 
 def _connection_arguments(parts: SplitResult) -> dict[str, Any]:
     arguments: dict[str, Any] = {
+        "socket_timeout": None,
         "host": parts.hostname,
         "port": parts.port or DEFAULT_PORT,
         "db": int(parts.path.removeprefix("/") or 0),
@@ -84,7 +119,7 @@ def _connection_arguments(parts: SplitResult) -> dict[str, Any]:
     }
     if parts.scheme == "valkeys":
         # Left to itself, the library takes any valid certificate, whatever host it is for.
-        arguments |= {"connection_class": SSLConnection, "ssl_check_hostname": True}
+        arguments["ssl_check_hostname"] = True
     return arguments
 
 
