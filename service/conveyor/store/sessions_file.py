@@ -79,6 +79,7 @@ class SessionsFile:
         self._path = path
         self._timeout = timeout
         self._connection: sqlite3.Connection | None = None
+        self._inode = 0
 
     def create(self, saves: Sequence[Save]) -> list[int]:
         """See `Store`."""
@@ -103,15 +104,14 @@ class SessionsFile:
 
     def _save(self, saves: Sequence[Save]) -> list[Saved]:
         known = self._find(save.session_id for save in saves)
-        found = [known.get(save.session_id, (None, False)) for save in saves]
-        outcomes = [judge(save, epoch, is_open=is_open) for save, (epoch, is_open) in zip(saves, found, strict=True)]
-        done = [
-            (save, is_open)
-            for save, (_, is_open), saved in zip(saves, found, outcomes, strict=True)
-            if saved is Saved.DONE
-        ]
-        self._put([save for save, is_open in done if is_open])
-        self._make([save for save, is_open in done if not is_open])
+        outcomes, kept, made = [], [], []
+        for save in saves:
+            epoch, is_open = known.get(save.session_id, (None, False))
+            outcomes.append(judge(save, epoch, is_open=is_open))
+            if outcomes[-1] is Saved.DONE:
+                (kept if is_open else made).append(save)
+        self._put(kept)
+        self._make(made)
         return outcomes
 
     def acquire(self, session_id: str) -> Record | None:
@@ -161,25 +161,33 @@ class SessionsFile:
     @contextmanager
     def _transaction(self, kind: str, num_written: int = 0) -> Iterator[None]:
         try:
-            self._open().execute(f"BEGIN {kind}")
+            self._open()
+            self._run(f"BEGIN {kind}")
             # Two for each record that comes: what has expired goes faster than anything is added.
             if num_written:
                 self._erase(json.loads(self._run(EXPIRED, [time.time(), 2 * num_written]).fetchone()[0]))
             yield
-            self._open().execute("COMMIT")
+            self._run("COMMIT")
         except BaseException:
             self.close()  # whatever was wrong with the file or the disk may be mended when it is opened again
             raise
 
     def _open(self) -> sqlite3.Connection:
+        # A file that was put away while it was open would take saves that nobody finds again.
+        if self._connection and not self._is_in_place():
+            self.close()
         if not self._connection:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._path.touch(mode=0o600)
+            self._inode = self._path.stat().st_ino
             self._connection = sqlite3.connect(
                 self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False
             )
             self._connection.executescript(PRAGMAS + TABLES)
         return self._connection
+
+    def _is_in_place(self) -> bool:
+        return self._path.exists() and self._path.stat().st_ino == self._inode
 
     def _find(self, session_ids: Iterable[str]) -> dict[str, tuple[int, bool]]:
         """Epoch, and whether it is open, of each that has not expired."""
@@ -206,8 +214,8 @@ class SessionsFile:
                 marks = ",".join("?" * len(some))
                 self._run(f"DELETE FROM {table} WHERE session_id IN ({marks})", some)  # noqa: S608
 
-    def _run(self, statement: str, parameters: Sequence[Any]) -> sqlite3.Cursor:
-        return self._open().execute(statement, parameters)
+    def _run(self, statement: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
+        return (self._connection or self._open()).execute(statement, parameters)
 
     def _run_rows(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:

@@ -17,9 +17,10 @@ class StoreError(Exception):
 class Save:
     """A checkpoint on its way to the store.
 
-    `oldest` is the position below which checkpoints go. Those of lower epochs go from `position` on: whoever owned the
-    session then had come further, but it was taken up behind them. `seconds` is how long the record lives if nothing is
-    saved again. `head` is what never changes in a session; without it, a record that is not there cannot be made.
+    `oldest` is the position, at most this one, below which checkpoints go. Those of lower epochs go from `position` on:
+    whoever owned the session then had come further, but it was taken up behind them. `seconds` is how long the record
+    lives if nothing is saved again. `head` is what never changes in a session; without it, a record that is not there
+    cannot be made.
     """
 
     session_id: str

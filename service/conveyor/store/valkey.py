@@ -11,9 +11,12 @@ from conveyor.store.valkey_server import ValkeyServer
 class ValkeyStore:
     """A `Store` of one Valkey server: a hash for each session, treated by scripts.
 
-    The URL is valkey://USER:PASSWORD@HOST:PORT/DB, or valkeys:// for TLS; only the host is needed. A save that must
-    replicate fails if fewer than `num_replicas` have it in time. An operation may take `timeout` seconds. What the
-    server keeps when it restarts is its own configuration's affair.
+    The URL is valkey://USER:PASSWORD@HOST:PORT/DB; only the host is needed. With valkeys:// it is TLS, and the server's
+    certificate must be of an authority that this machine trusts, or that is in the file of SSL_CERT_FILE. A save that
+    must replicate fails if fewer than `num_replicas` have it in time. An operation may take `timeout` seconds.
+
+    What is kept when the server restarts is its own configuration's affair (`appendonly`), and so is that it evicts
+    nothing when it is full (`maxmemory-policy noeviction`).
 
     Raises:
         ValueError: it is no such URL. The message does not repeat it: there may be a password in it.
