@@ -104,7 +104,9 @@ class SessionsFile:
 
     def _save(self, saves: Sequence[Save]) -> list[Saved]:
         known = self._find(save.session_id for save in saves)
-        outcomes, kept, made = [], [], []
+        outcomes: list[Saved] = []
+        kept: list[Save] = []
+        made: list[Save] = []
         for save in saves:
             epoch, is_open = known.get(save.session_id, (None, False))
             outcomes.append(judge(save, epoch, is_open=is_open))
