@@ -1,0 +1,146 @@
+"""Sequences over their lives, and the sessions that they are."""
+
+import asyncio
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from conveyor.inference import inference_service_pb2_grpc
+from conveyor.server import Server
+from conveyor.v1 import session_pb2
+from tests.rpc.conftest import StartServer
+from tests.rpc.inference.requests import infer, logits, tokens
+from tests.rpc.requests import failure_of, open_session, position_of, step, until
+
+START = "must specify the START flag on the first request of the sequence"
+
+
+async def test_a_sequence_is_a_session(oip: Any, stub: Any) -> None:
+    """The native API finds it, steps it and closes it; then it has to be begun again."""
+    whole = await logits(oip, "tiny", "whole", sequence_start=True, tokens=tokens(1, 2, 3))
+    await oip.ModelInfer(infer("tiny", 5, sequence_start=True, tokens=tokens(1)))
+    assert await position_of(stub, "tiny/5") == 1
+    await step(stub, "tiny/5", [2])
+    last = await logits(oip, "tiny", 5, tokens=tokens(3))
+    await stub.CloseSession(session_pb2.CloseSessionRequest(session_id="tiny/5"))
+    failure = await failure_of(oip.ModelInfer(infer("tiny", 5, tokens=tokens(4))))
+
+    np.testing.assert_allclose(last[0], whole[2], rtol=0, atol=1e-5)
+    assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert failure.field == "parameters[sequence_start]"
+    assert START in failure.message
+
+
+async def test_a_session_is_a_sequence(oip: Any, stub: Any) -> None:
+    """One that the native API opened under such a name is gone on with."""
+    await open_session(stub, "tiny/mine")
+    await step(stub, "tiny/mine", [1, 2])
+
+    last = await logits(oip, "tiny", "mine", tokens=tokens(3))
+
+    whole = await logits(oip, "tiny", 1, sequence_start=True, tokens=tokens(1, 2, 3))
+    np.testing.assert_allclose(last[0], whole[2], rtol=0, atol=1e-5)
+
+
+async def test_the_same_id_is_another_sequence_of_another_model(oip: Any) -> None:
+    """Ids belong to their model."""
+    await oip.ModelInfer(infer("tiny", 1, sequence_start=True, tokens=tokens(1)))
+
+    features = np.ones((1, 1, 3), np.float32)
+    assert START in (await failure_of(oip.ModelInfer(infer("frames", 1, features=features)))).message
+    await oip.ModelInfer(infer("frames", 1, sequence_start=True, features=features))
+    await oip.ModelInfer(infer("tiny", 1, tokens=tokens(1)))
+
+
+async def test_a_start_begins_anew(oip: Any, stub: Any) -> None:
+    """The sequence that was open under the id is forgotten."""
+    first = await logits(oip, "tiny", 1, sequence_start=True, tokens=tokens(1, 2))
+    again = await logits(oip, "tiny", 1, sequence_start=True, tokens=tokens(1, 2))
+
+    np.testing.assert_array_equal(first, again)
+    assert await position_of(stub, "tiny/1") == 2
+
+
+async def test_a_sequence_of_one_request(oip: Any, server: Server) -> None:
+    """Begun and ended by the same request, it leaves nothing."""
+    await oip.ModelInfer(infer("tiny", 1, sequence_start=True, sequence_end=True, tokens=tokens(1)))
+
+    assert server.engines.of_model("tiny").stats().num_sessions == 0
+
+
+async def test_a_start_that_fails_begins_nothing(oip: Any) -> None:
+    """What follows it must not pass for the first step."""
+    await failure_of(oip.ModelInfer(infer("tiny", 1, sequence_start=True, tokens=tokens(99))))
+
+    assert START in (await failure_of(oip.ModelInfer(infer("tiny", 1, tokens=tokens(1))))).message
+
+
+async def test_an_end_that_fails_ends_nothing(oip: Any) -> None:
+    """It can be sent again, mended."""
+    await oip.ModelInfer(infer("tiny", 1, sequence_start=True, tokens=tokens(1)))
+    await failure_of(oip.ModelInfer(infer("tiny", 1, sequence_end=True, tokens=tokens(99))))
+    last = await logits(oip, "tiny", 1, sequence_end=True, tokens=tokens(2))
+
+    whole = await logits(oip, "tiny", 2, sequence_start=True, tokens=tokens(1, 2))
+    np.testing.assert_allclose(last[0], whole[1], rtol=0, atol=1e-5)
+
+
+async def test_requests_in_flight_take_turns(oip: Any) -> None:
+    """Begun, stepped, ended and begun again without waiting: each happens in its turn."""
+    calls = [
+        oip.ModelInfer(infer("tiny", 1, sequence_start=True, tokens=tokens(1))),
+        oip.ModelInfer(infer("tiny", 1, sequence_end=True, tokens=tokens(2))),
+        oip.ModelInfer(infer("tiny", 1, sequence_start=True, tokens=tokens(1, 2))),
+    ]
+    first, second, both = [np.frombuffer((await call).raw_output_contents[0], np.float32) for call in calls]
+
+    np.testing.assert_allclose(np.concatenate([first, second]), both, rtol=0, atol=1e-5)
+
+
+async def test_an_idle_sequence_ends(start: StartServer) -> None:
+    """It is told as Triton tells it."""
+    server = await start(idle_timeout=0.05)
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        oip = inference_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        await oip.ModelInfer(infer("tiny", 1, sequence_start=True, tokens=tokens(1)))
+        await until(lambda: server.engines.of_model("tiny").stats().num_sessions == 0)
+        failure = await failure_of(oip.ModelInfer(infer("tiny", 1, tokens=tokens(1))))
+
+    assert START in failure.message
+
+
+async def test_too_many_sequences_are_refused(start: StartServer) -> None:
+    """RESOURCE_EXHAUSTED, and those that are open go on."""
+    server = await start(max_sessions=1)
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        oip = inference_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        await oip.ModelInfer(infer("tiny", 1, sequence_start=True, tokens=tokens(1)))
+        failure = await failure_of(oip.ModelInfer(infer("tiny", 2, sequence_start=True, tokens=tokens(1))))
+        await oip.ModelInfer(infer("tiny", 1, tokens=tokens(1)))
+
+    assert failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize("gives_up", ["timeout", "cancel"])
+async def test_what_was_given_up_did_not_happen(start: StartServer, gives_up: str) -> None:
+    """A timeout, or a client that goes away, leaves the sequence as it was."""
+    server = await start(max_run_steps=1, max_chunk_steps=20_000)
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        oip = inference_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        await oip.ModelInfer(infer("tiny", 1, sequence_start=True, tokens=tokens(1)))
+        options = {"timeout": 1000} if gives_up == "timeout" else {}
+        call = oip.ModelInfer(infer("tiny", 1, tokens=np.full((1, 20_000), 3), **options))
+        if gives_up == "cancel":
+            await until(lambda: server.engines.of_model("tiny").stats().num_waiting == 1)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        else:
+            failure = await failure_of(call)
+            assert failure.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        last = await logits(oip, "tiny", 1, tokens=tokens(2))
+        whole = await logits(oip, "tiny", 2, sequence_start=True, tokens=tokens(1, 2))
+
+    np.testing.assert_allclose(last[0], whole[1], rtol=0, atol=1e-5)
