@@ -32,11 +32,6 @@ class Histogram:
                 self._counts[place] += count
             self.sum += float(values.sum())
 
-    @property
-    def count(self) -> int:
-        """Number of values."""
-        return sum(self._counts)
-
     def buckets(self) -> list[tuple[str, float]]:
         """Upper bound and number of values up to it, for each bound, as Prometheus has them."""
         totals = accumulate(self._counts)

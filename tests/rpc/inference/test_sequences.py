@@ -11,7 +11,7 @@ from conveyor.inference import inference_service_pb2_grpc
 from conveyor.server import Server
 from conveyor.v1 import session_pb2
 from tests.rpc.conftest import StartServer
-from tests.rpc.inference.requests import infer, logits, tokens
+from tests.rpc.inference.requests import infer, logits, outputs_of, tokens
 from tests.rpc.requests import failure_of, open_session, position_of, step, until
 
 START = "must specify the START flag on the first request of the sequence"
@@ -89,14 +89,17 @@ async def test_an_end_that_fails_ends_nothing(oip: Any) -> None:
 
 async def test_requests_in_flight_take_turns(oip: Any) -> None:
     """Begun, stepped, ended and begun again without waiting: each happens in its turn."""
-    calls = [
-        oip.ModelInfer(infer("tiny", 1, sequence_start=True, tokens=tokens(1))),
-        oip.ModelInfer(infer("tiny", 1, sequence_end=True, tokens=tokens(2))),
-        oip.ModelInfer(infer("tiny", 1, sequence_start=True, tokens=tokens(1, 2))),
-    ]
-    first, second, both = [np.frombuffer((await call).raw_output_contents[0], np.float32) for call in calls]
+    call = oip.ModelStreamInfer()
+    await call.write(infer("tiny", 1, sequence_start=True, tokens=tokens(1)))
+    await call.write(infer("tiny", 1, sequence_end=True, tokens=tokens(2)))
+    await call.write(infer("tiny", 1, tokens=tokens(3)))
+    await call.write(infer("tiny", 1, sequence_start=True, tokens=tokens(1, 2)))
+    first, second, ended, both = [await call.read() for _ in range(4)]
 
-    np.testing.assert_allclose(np.concatenate([first, second]), both, rtol=0, atol=1e-5)
+    assert START in ended.error_message
+    steps = [outputs_of(response.infer_response)["logits"] for response in (first, second)]
+    whole = outputs_of(both.infer_response)["logits"]
+    np.testing.assert_allclose(np.concatenate(steps, axis=1), whole, rtol=0, atol=1e-5)
 
 
 async def test_an_idle_sequence_ends(start: StartServer) -> None:

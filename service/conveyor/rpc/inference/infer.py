@@ -7,12 +7,11 @@ from conveyor.engine.engine import Engine
 from conveyor.engine.engines import Engines
 from conveyor.engine.work import Answer
 from conveyor.inference import infer_pb2
-from conveyor.rpc.inference.layout import Layout, context_value
-from conveyor.rpc.inference.parameters import Parameters, read_parameters
-from conveyor.rpc.inference.request import read_inputs, read_version, read_want
+from conveyor.rpc.inference.layout import Layout
+from conveyor.rpc.inference.request import Asked, read_request, read_version
 from conveyor.rpc.inference.rows import Rows
 from conveyor.rpc.inference.sequences import Sequences
-from conveyor.rpc.inference.statistics import RequestTallies, Statistics
+from conveyor.rpc.inference.statistics import Statistics
 from conveyor.rpc.inference.tensors import add_output
 
 
@@ -41,7 +40,9 @@ class Inference:
         engine = self._engines.of_model(request.model_name, read_version(request.model_version, "model_version"))
         tallies, layout = self._statistics.of(engine), self.layout_of(engine)
         try:
-            answers = await self._run(request, engine, layout, deadline, tallies)
+            asked = read_request(request, layout)
+            read = time.perf_counter()
+            answers = await self._run(engine, layout, asked, deadline)
         except Exception:
             tallies.fail.add(time.perf_counter() - arrived)
             raise
@@ -51,31 +52,21 @@ class Inference:
         )
         for name in answers[0].outputs:
             add_output(response, name, layout.joined(name, [answer.outputs[name] for answer in answers]))
-        now = time.perf_counter()
-        tallies.compute_output.add(now - ran)
-        tallies.succeeded(now - arrived, len(answers))
+        done = time.perf_counter()
+        run_seconds = max(answer.run_seconds for answer in answers)
+        tallies.succeeded(
+            len(answers),
+            success=done - arrived,
+            queue=ran - read - run_seconds,
+            compute_input=read - arrived,
+            compute_infer=run_seconds,
+            compute_output=done - ran,
+        )
         return response
 
-    async def _run(
-        self,
-        request: infer_pb2.ModelInferRequest,
-        engine: Engine,
-        layout: Layout,
-        deadline: float,
-        tallies: RequestTallies,
-    ) -> list[Answer]:
-        begun = time.perf_counter()
-        parameters, want = read_parameters(request.parameters), read_want(request, layout)
-        expected = layout.contexts if layout.is_sequence and parameters.is_start else {}
-        given = read_inputs(request, layout, layout.inputs | expected)
-        contexts = {name: context_value(spec, given.pop(name)) for name, spec in expected.items()}
-        rows = layout.rows(given)
-        tallies.compute_input.add(time.perf_counter() - begun)
-        deadline = _earlier(deadline, parameters)
+    async def _run(self, engine: Engine, layout: Layout, asked: Asked, deadline: float) -> list[Answer]:
+        if asked.parameters.timeout < inf:
+            deadline = min(deadline, time.monotonic() + asked.parameters.timeout)
         if layout.is_sequence:
-            return [await self._sequences.advance(engine, parameters, contexts, rows[0], want, deadline)]
-        return await self._rows.run(engine, rows, want, deadline)
-
-
-def _earlier(deadline: float, parameters: Parameters) -> float:
-    return deadline if parameters.timeout == inf else min(deadline, time.monotonic() + parameters.timeout)
+            return [await self._sequences.advance(engine, asked, deadline)]
+        return await self._rows.run(engine, asked, deadline)

@@ -1,26 +1,49 @@
 """What a request gives and asks for, held against the model."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 from conveyor.engine.work import Array, Want
 from conveyor.errors import InvalidArgument
 from conveyor.inference import infer_pb2
-from conveyor.rpc.inference.layout import Layout
-from conveyor.rpc.inference.parameters import refuse_parameters
+from conveyor.rpc.inference.layout import Layout, context_value
+from conveyor.rpc.inference.parameters import Parameters, read_parameters, refuse_parameters
 from conveyor.rpc.inference.tensors import read_tensor
 from conveyor.signature import TensorSpec
 
 
-def read_inputs(
-    request: infer_pb2.ModelInferRequest, layout: Layout, specs: Mapping[str, TensorSpec]
-) -> dict[str, Array]:
-    """The tensors of `specs`, each of which must be given once, in the shapes of the message.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request as the engine can take it: `rows` are the inputs of each session, `[steps, ...]`.
+
+    Only the request that begins a sequence has `contexts`.
+    """
+
+    parameters: Parameters
+    want: Want
+    contexts: dict[str, Array]
+    rows: list[dict[str, Array]]
+
+
+def read_request(request: infer_pb2.ModelInferRequest, layout: Layout) -> Asked:
+    """Reads a request to the model of this layout.
 
     Raises:
-        InvalidArgument: one is missing, unknown, given twice or malformed.
-        Unimplemented: one is in shared memory.
+        InvalidArgument: a tensor or parameter is missing, unknown, given twice or malformed.
+        Unimplemented: it asks for what is not served.
     """
+    parameters, want = read_parameters(request.parameters), _read_want(request, layout)
+    contexts = layout.contexts if parameters.is_start else {}
+    given = _read_inputs(request, layout, layout.inputs | contexts)
+    values = {name: context_value(spec, given.pop(name)) for name, spec in contexts.items()}
+    return Asked(parameters, want, values, layout.rows(given))
+
+
+def _read_inputs(
+    request: infer_pb2.ModelInferRequest, layout: Layout, specs: Mapping[str, TensorSpec]
+) -> dict[str, Array]:
+    """The tensors of `specs`, each of which must be given once, in the shapes of the message."""
     raws, arrays = request.raw_input_contents, dict[str, Array]()
     if raws and len(raws) != len(request.inputs):
         raise InvalidArgument("raw_input_contents", f"{len(raws)} for {len(request.inputs)} inputs")
@@ -43,13 +66,7 @@ def _spec_of(name: str, specs: Mapping[str, TensorSpec]) -> TensorSpec:
     return specs[name]
 
 
-def read_want(request: infer_pb2.ModelInferRequest, layout: Layout) -> Want:
-    """What the request is to be answered with.
-
-    Raises:
-        InvalidArgument: an output is unknown, or named twice.
-        Unimplemented: it is wanted as classes, or in shared memory.
-    """
+def _read_want(request: infer_pb2.ModelInferRequest, layout: Layout) -> Want:
     names = [output.name for output in request.outputs]
     for output in request.outputs:
         refuse_parameters(output.parameters, f"outputs[{output.name}]")

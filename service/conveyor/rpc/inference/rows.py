@@ -1,12 +1,12 @@
 """Rows of requests to models that remember nothing."""
 
 from collections import defaultdict
-from collections.abc import Sequence
 
 from conveyor.engine.engine import Engine
 from conveyor.engine.engines import Engines
-from conveyor.engine.work import Answer, Array, OpenOptions, Want
+from conveyor.engine.work import Answer, OpenOptions
 from conveyor.errors import InvalidArgument
+from conveyor.rpc.inference.request import Asked
 from conveyor.rpc.inference.run import run
 
 
@@ -20,20 +20,20 @@ class Rows:
         self._engines = engines
         self._idle: dict[tuple[str, int], list[str]] = defaultdict(list)
 
-    async def run(self, engine: Engine, rows: Sequence[dict[str, Array]], want: Want, deadline: float) -> list[Answer]:
+    async def run(self, engine: Engine, asked: Asked, deadline: float) -> list[Answer]:
         """The answer to each row.
 
         Raises:
             InvalidArgument: more rows than run at once.
             ConveyorError: as the engine, for whichever row was first.
         """
-        if len(rows) > engine.max_batch:
-            raise InvalidArgument("inputs", f"a batch of {len(rows)}, more than the {engine.max_batch} allowed")
+        if len(asked.rows) > engine.max_batch:
+            raise InvalidArgument("inputs", f"a batch of {len(asked.rows)}, more than the {engine.max_batch} allowed")
         idle, taken = self._idle[engine.name, engine.version], list[str]()
         try:
-            for _ in rows:
+            for _ in asked.rows:
                 taken.append(await self._take(engine, idle))
-            return await run(engine, dict(zip(taken, rows, strict=True)), want, deadline)
+            return await run(engine, dict(zip(taken, asked.rows, strict=True)), asked.want, deadline)
         finally:
             idle.extend(taken)
 

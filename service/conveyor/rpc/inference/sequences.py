@@ -7,9 +7,9 @@ from weakref import WeakValueDictionary
 
 from conveyor.engine.engine import Engine
 from conveyor.engine.engines import Engines
-from conveyor.engine.work import Answer, Array, OpenOptions, Want
+from conveyor.engine.work import Answer, Array, OpenOptions
 from conveyor.errors import InvalidArgument, NotFound
-from conveyor.rpc.inference.parameters import Parameters
+from conveyor.rpc.inference.request import Asked
 from conveyor.rpc.inference.run import run
 
 
@@ -21,21 +21,14 @@ class Sequences:
         # An entry lasts for as long as a request holds the lock or waits for it.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def advance(
-        self,
-        engine: Engine,
-        parameters: Parameters,
-        contexts: Mapping[str, Array],
-        inputs: dict[str, Array],
-        want: Want,
-        deadline: float,
-    ) -> Answer:
+    async def advance(self, engine: Engine, asked: Asked, deadline: float) -> Answer:
         """Begins the sequence if it is told to, steps it, and ends it if it is told to.
 
         Raises:
             InvalidArgument: no sequence is named, or it is not open.
             ConveyorError: as the engine. The sequence is as it was; one that was to begin is not open.
         """
+        parameters = asked.parameters
         if not parameters.sequence_id:
             raise InvalidArgument(
                 "parameters[sequence_id]",
@@ -45,9 +38,9 @@ class Sequences:
         turn = self._turns.setdefault(session_id, asyncio.Lock())
         async with turn:
             if parameters.is_start:
-                await self._begin(engine, session_id, contexts)
+                await self._begin(engine, session_id, asked.contexts)
             try:
-                (answer,) = await run(engine, {session_id: inputs}, want, deadline)
+                (answer,) = await run(engine, {session_id: asked.rows[0]}, asked.want, deadline)
             except NotFound:
                 raise _not_open(engine, parameters.sequence_id) from None
             except BaseException:

@@ -5,22 +5,29 @@ from collections import defaultdict
 
 from conveyor.engine.engine import Engine
 from conveyor.inference import statistics_pb2
-from conveyor.telemetry.metrics import Metrics, ModelMetrics
+from conveyor.telemetry.metrics import Metrics
 from conveyor.telemetry.tally import Tally
+
+# The whole time of a request, and what it was spent on.
+PARTS = ("success", "queue", "compute_input", "compute_infer", "compute_output")
 
 
 class RequestTallies:
-    """The requests to one model version."""
+    """The requests to one model version, and where the time of those that succeeded went."""
 
     def __init__(self) -> None:
-        self.success, self.fail = Tally(), Tally()
-        self.compute_input, self.compute_output = Tally(), Tally()
+        self.fail = Tally()
+        self.parts = {name: Tally() for name in PARTS}
         self.num_rows = 0
         self.last_success = 0.0  # Unix seconds
 
-    def succeeded(self, seconds: float, num_rows: int) -> None:
-        """Takes a request that was answered."""
-        self.success.add(seconds)
+    def succeeded(self, num_rows: int, **seconds: float) -> None:
+        """Takes a request that was answered, with the seconds of each of `PARTS`.
+
+        All of it at once: clients rely on equal counts.
+        """
+        for name, tally in self.parts.items():
+            tally.add(seconds[name])
         self.num_rows += num_rows
         self.last_success = time.time()
 
@@ -38,33 +45,23 @@ class Statistics:
 
     def message(self, engine: Engine) -> statistics_pb2.ModelStatistics:
         """What a model did."""
-        tallies, metrics = self.of(engine), self._metrics.of_model(engine.name, engine.version)
+        tallies = self.of(engine)
+        sizes = sorted(self._metrics.of_model(engine.name, engine.version).runs_of_size.items())
         return statistics_pb2.ModelStatistics(
             name=engine.name,
             version=str(engine.version),
             last_inference=int(tallies.last_success * 1e3),
             inference_count=tallies.num_rows,
-            execution_count=metrics.run.count,
-            inference_stats=_stats(tallies, metrics),
+            execution_count=sum(runs.count for _, runs in sizes),
+            inference_stats=statistics_pb2.InferStatistics(
+                fail=_duration(tallies.fail), **{name: _duration(tally) for name, tally in tallies.parts.items()}
+            ),
             batch_stats=[
-                statistics_pb2.InferBatchStatistics(batch_size=size, compute_infer=_duration(runs.count, runs.seconds))
-                for size, runs in sorted(metrics.runs_of_size.items())
+                statistics_pb2.InferBatchStatistics(batch_size=size, compute_infer=_duration(runs))
+                for size, runs in sizes
             ],
         )
 
 
-def _stats(tallies: RequestTallies, metrics: ModelMetrics) -> statistics_pb2.InferStatistics:
-    # Of who shared a run, each waited for the whole of it.
-    run_seconds = sum(size * runs.seconds for size, runs in metrics.runs_of_size.items())
-    return statistics_pb2.InferStatistics(
-        success=_duration(tallies.success.count, tallies.success.seconds),
-        fail=_duration(tallies.fail.count, tallies.fail.seconds),
-        queue=_duration(metrics.queue.count, metrics.queue.sum),
-        compute_input=_duration(tallies.compute_input.count, tallies.compute_input.seconds),
-        compute_infer=_duration(metrics.queue.count, run_seconds),
-        compute_output=_duration(tallies.compute_output.count, tallies.compute_output.seconds),
-    )
-
-
-def _duration(count: int, seconds: float) -> statistics_pb2.StatisticDuration:
-    return statistics_pb2.StatisticDuration(count=count, ns=round(seconds * 1e9))
+def _duration(tally: Tally) -> statistics_pb2.StatisticDuration:
+    return statistics_pb2.StatisticDuration(count=tally.count, ns=round(tally.seconds * 1e9))
