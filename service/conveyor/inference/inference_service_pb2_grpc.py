@@ -202,7 +202,8 @@ class GRPCInferenceServiceServicer(object):
 
         All of a request happens, or nothing: one that fails leaves its sequence as it
         was, but for one that was to begin: that is not begun. Requests of one sequence
-        happen in the order in which they come.
+        happen in the order in which they come; calls that are in flight together may come
+        in any, so wait for each answer, or use a stream.
 
         INVALID_ARGUMENT for a malformed tensor or parameter, and where a model with state
         is not told the sequence, or the sequence is not open: it was not begun, has

@@ -1,6 +1,6 @@
 """The stock client against a real server, and our own stubs against another."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tests.models import (
     make_walk_model,
     save_model,
 )
-from tests.rpc.inference.models import make_stateless_model
+from tests.rpc.inference.models import make_control_model, make_stateless_model
 from tests.rpc.inference.triton import PYTHON, Triton, triton_client
 
 
@@ -34,6 +34,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "lone": make_lone_model,
         "counting": make_step_model,
         "stateless": make_stateless_model,
+        "control": make_control_model,
         "pictures": make_context_model,
         "walk": make_walk_model,
     }
@@ -51,8 +52,15 @@ def oip(channel: grpc.aio.Channel) -> Any:
 @pytest.fixture(scope="session")
 def process(models: Path) -> Iterator[ServerProcess]:
     """A server as a process of its own."""
-    with serving(models) as server:
+    with serving(models, "--max-batch", "8") as server:
         yield server
+
+
+@pytest.fixture
+async def shared(process: ServerProcess) -> AsyncIterator[Any]:
+    """The calls of the protocol to the server that all tests share: it is started once."""
+    async with grpc.aio.insecure_channel(process.address) as channel:
+        yield inference_service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
 
 @pytest.fixture(scope="session")

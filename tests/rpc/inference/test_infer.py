@@ -18,9 +18,9 @@ from tests.rpc.requests import failure_of
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
-async def test_a_response_says_what_it_is_of(oip: Any) -> None:
+async def test_a_response_says_what_it_is_of(shared: Any) -> None:
     """Model, version, the request's id, and each output with its type and shape."""
-    response = await oip.ModelInfer(infer("frames", 1, id="r1", sequence_start=True, features=X[np.newaxis]))
+    response = await shared.ModelInfer(infer("frames", 1, id="r1", sequence_start=True, features=X[np.newaxis]))
 
     assert (response.model_name, response.model_version, response.id) == ("frames", "1", "r1")
     assert [(output.name, output.datatype, list(output.shape)) for output in response.outputs] == [
@@ -28,20 +28,20 @@ async def test_a_response_says_what_it_is_of(oip: Any) -> None:
     ]
 
 
-async def test_typed_contents_are_as_good_as_raw_ones(oip: Any) -> None:
+async def test_typed_contents_are_as_good_as_raw_ones(shared: Any) -> None:
     """The same tokens in either form give the same."""
     typed = infer("tiny", 2, sequence_start=True)
     typed.inputs.add(name="tokens", datatype="INT64", shape=[1, 2], contents={"int64_contents": [3, 4]})
 
-    got = outputs_of(await oip.ModelInfer(typed))["logits"][0]
+    got = outputs_of(await shared.ModelInfer(typed))["logits"][0]
 
-    np.testing.assert_array_equal(got, await logits(oip, "tiny", 1, sequence_start=True, tokens=tokens(3, 4)))
+    np.testing.assert_array_equal(got, await logits(shared, "tiny", 1, sequence_start=True, tokens=tokens(3, 4)))
 
 
-async def test_outputs_are_chosen(oip: Any) -> None:
+async def test_outputs_are_chosen(shared: Any) -> None:
     """All that cost nothing, or those that are named, in that order."""
-    every = outputs_of(await oip.ModelInfer(infer("stateless", x=X)))
-    named = outputs_of(await oip.ModelInfer(infer("stateless", x=X, outputs=["double", "y"])))
+    every = outputs_of(await shared.ModelInfer(infer("stateless", x=X)))
+    named = outputs_of(await shared.ModelInfer(infer("stateless", x=X, outputs=["double", "y"])))
 
     assert (list(every), list(named)) == (["y"], ["double", "y"])
     np.testing.assert_allclose(named["double"], 2 * make_stateless_model()[1](X))
@@ -59,35 +59,35 @@ async def test_stateless_rows_run_together(oip: Any, server: Server) -> None:
     assert max(runs) > 1
 
 
-async def test_a_context_is_given_with_the_start(oip: Any) -> None:
+async def test_a_context_is_given_with_the_start(shared: Any) -> None:
     """A model that looks at a picture gets it once, as an input of the first request."""
     picture = np.array([[0.5, -1, 2]], np.float32)
     first = infer("pictures", 1, sequence_start=True, tokens=tokens(1), picture=picture)
-    lacking = await failure_of(oip.ModelInfer(infer("pictures", 2, sequence_start=True, tokens=tokens(1))))
-    await oip.ModelInfer(first)
-    again = await failure_of(oip.ModelInfer(infer("pictures", 1, tokens=tokens(2), picture=picture)))
-    await oip.ModelInfer(infer("pictures", 1, tokens=tokens(2)))
+    lacking = await failure_of(shared.ModelInfer(infer("pictures", 2, sequence_start=True, tokens=tokens(1))))
+    await shared.ModelInfer(first)
+    again = await failure_of(shared.ModelInfer(infer("pictures", 1, tokens=tokens(2), picture=picture)))
+    await shared.ModelInfer(infer("pictures", 1, tokens=tokens(2)))
 
     assert lacking.field == "inputs[picture]"
-    assert again.field == "inputs[picture]"
+    assert again.message == "inputs[picture]: only the request that begins a sequence has it"
 
 
-async def test_a_model_without_inputs_makes_a_step(oip: Any) -> None:
+async def test_a_model_without_inputs_makes_a_step(shared: Any) -> None:
     """Each request of a walk is a step from where the one before led."""
     home = np.zeros((1, 2), np.float32)
-    first = outputs_of(await oip.ModelInfer(infer("walk", 1, sequence_start=True, home=home)))["place"]
-    second = outputs_of(await oip.ModelInfer(infer("walk", 1)))["place"]
+    first = outputs_of(await shared.ModelInfer(infer("walk", 1, sequence_start=True, home=home)))["place"]
+    second = outputs_of(await shared.ModelInfer(infer("walk", 1)))["place"]
 
     assert first.shape == second.shape == (1, 1, 2)
     assert not np.array_equal(first, second)
 
 
-async def test_the_graphs_own_axes_without_a_batch(oip: Any, models: Path) -> None:
+async def test_the_graphs_own_axes_without_a_batch(shared: Any, models: Path) -> None:
     """A graph for one sequence takes and gives its own shapes."""
     features = np.random.default_rng(3).normal(size=(4, 1, 3)).astype(np.float32)
     (expected,) = Alone(models / "lone" / "1" / "model.onnx").run([{"features": features}])
 
-    got = outputs_of(await oip.ModelInfer(infer("lone", 1, sequence_start=True, features=features)))["y"]
+    got = outputs_of(await shared.ModelInfer(infer("lone", 1, sequence_start=True, features=features)))["y"]
 
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
@@ -143,21 +143,21 @@ UNIMPLEMENTED, INVALID, NOT_FOUND = (
     ],
 )
 async def test_what_makes_no_sense_is_refused(
-    oip: Any, request_: infer_pb2.ModelInferRequest, code: grpc.StatusCode, problem: str
+    shared: Any, request_: infer_pb2.ModelInferRequest, code: grpc.StatusCode, problem: str
 ) -> None:
     """With the field's name."""
-    failure = await failure_of(oip.ModelInfer(request_))
+    failure = await failure_of(shared.ModelInfer(request_))
 
     assert failure.code is code
     assert problem in failure.message
 
 
-async def test_one_bad_row_fails_its_request_alone(oip: Any) -> None:
+async def test_one_bad_row_fails_its_request_alone(shared: Any) -> None:
     """No row of it counts, and the sessions serve the next request."""
     bad = X.copy()
     bad[1] = np.inf
-    await failure_of(oip.ModelInfer(infer("stateless", x=bad)))
+    await failure_of(shared.ModelInfer(infer("stateless", x=bad)))
 
-    got = outputs_of(await oip.ModelInfer(infer("stateless", x=X)))["y"]
+    got = outputs_of(await shared.ModelInfer(infer("stateless", x=X)))["y"]
 
     np.testing.assert_allclose(got, make_stateless_model()[1](X))

@@ -162,6 +162,25 @@ def test_the_words_that_clients_look_for(triton: Triton) -> None:
     assert "must specify the START flag on the first request of the sequence" in ended["error"]
 
 
+def test_controls_are_filled(triton: Triton) -> None:
+    """A model that wants to know where a sequence begins and ends, and which it is, is told."""
+    x = np.ones((1, 2, 1), np.float32)
+
+    results = triton(
+        "stream",
+        requests=[
+            request("control", 12, sequence_start=True, x=x),
+            request("control", 12, sequence_end=True, x=x),
+            request("control", "twelve", sequence_start=True, x=x),
+        ],
+    )
+
+    rows = [row for result in results[:2] for row in result["outputs"]["y"][0]]
+    assert rows == [[1, 1, 0, 1, 12], [2, 0, 0, 1, 12], [3, 0, 0, 1, 12], [4, 0, 1, 1, 12]]
+    assert "takes it as a number" in results[2]["error"]
+    assert [each["name"] for each in triton("describe", model="control")["metadata"]["inputs"]] == ["x"]
+
+
 def test_a_model_is_described(triton: Triton) -> None:
     """Inputs and outputs and no state; the configuration says that there are sequences."""
     told = triton("describe", model="tiny")
@@ -172,7 +191,7 @@ def test_a_model_is_described(triton: Triton) -> None:
     assert told["metadata"]["versions"] == ["1"]
     assert told["metadata"]["inputs"] == [{"name": "tokens", "datatype": "INT64", "shape": ["-1", "-1"]}]
     assert told["metadata"]["outputs"] == [{"name": "logits", "datatype": "FP32", "shape": ["-1", "-1", "20"]}]
-    assert told["config"]["max_batch_size"] == 256
+    assert told["config"]["max_batch_size"] == 8
     assert told["config"]["input"] == [{"name": "tokens", "data_type": "TYPE_INT64", "dims": ["-1"]}]
     assert told["config"]["sequence_batching"]["max_sequence_idle_microseconds"] == "600000000"
     assert {"name": "tiny", "version": "1", "state": "READY"} in told["index"]

@@ -9,6 +9,7 @@ import numpy as np
 from conveyor.engine.assembly import from_layout, to_layout
 from conveyor.engine.work import Array
 from conveyor.errors import InvalidArgument
+from conveyor.rpc.inference.controls import CONTROLS
 from conveyor.signature import Axis, Signature, TensorSpec
 
 Spec = TypeVar("Spec", bound=TensorSpec)
@@ -20,7 +21,8 @@ class Layout:
     """The tensors that clients send and ask for, by name; their `axis` is that of the messages.
 
     Without `has_batch` the graph takes one sequence at a time, and its tensors keep its own axes.
-    `is_sequence` tells a model that remembers something from one that does not.
+    `is_sequence` tells a model that remembers something from one that does not. Its `controls`, as they are in the
+    signature, are filled by the server, and not among the inputs.
     """
 
     def __init__(self, signature: Signature) -> None:
@@ -28,7 +30,8 @@ class Layout:
         self.is_sequence = bool(signature.states or signature.contexts)
         self.has_batch = all(spec.axis.batch is not None for spec in tensors)
         self._has_time = any(spec.axis.time is not None for spec in tensors)
-        self.inputs = {spec.name: self._in_messages(spec) for spec in signature.inputs}
+        self.controls = [spec for spec in signature.inputs if self.is_sequence and spec.name in CONTROLS]
+        self.inputs = {spec.name: self._in_messages(spec) for spec in signature.inputs if spec not in self.controls}
         self.outputs = {spec.name: self._in_messages(spec) for spec in signature.outputs}
         self.contexts = {spec.name: _batch_first(spec) for spec in signature.given_contexts}
 

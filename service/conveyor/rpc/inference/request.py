@@ -7,6 +7,7 @@ from functools import lru_cache
 from conveyor.engine.work import Array, Want
 from conveyor.errors import InvalidArgument
 from conveyor.inference import infer_pb2
+from conveyor.rpc.inference.controls import control_value
 from conveyor.rpc.inference.layout import Layout, context_value
 from conveyor.rpc.inference.parameters import Parameters, read_parameters, refuse_parameters
 from conveyor.rpc.inference.tensors import read_tensor
@@ -37,7 +38,11 @@ def read_request(request: infer_pb2.ModelInferRequest, layout: Layout) -> Asked:
     contexts = layout.contexts if parameters.is_start else {}
     given = _read_inputs(request, layout, layout.inputs | contexts)
     values = {name: context_value(spec, given.pop(name)) for name, spec in contexts.items()}
-    return Asked(parameters, want, values, layout.rows(given))
+    rows = layout.rows(given)
+    num_steps = len(next(iter(rows[0].values()), " "))  # a model without inputs makes one step
+    for spec in layout.controls:
+        rows[0][spec.name] = control_value(spec, parameters, num_steps)
+    return Asked(parameters, want, values, rows)
 
 
 def _read_inputs(
@@ -49,7 +54,7 @@ def _read_inputs(
         raise InvalidArgument("raw_input_contents", f"{len(raws)} for {len(request.inputs)} inputs")
     for index, tensor in enumerate(request.inputs):
         refuse_parameters(tensor.parameters, f"inputs[{tensor.name}]")
-        spec = _spec_of(tensor.name, specs)
+        spec = _spec_of(tensor.name, specs, layout)
         if tensor.name in arrays:
             raise InvalidArgument(f"inputs[{tensor.name}]", "given twice")
         layout.check(spec, tensor.shape)
@@ -60,8 +65,10 @@ def _read_inputs(
     return arrays
 
 
-def _spec_of(name: str, specs: Mapping[str, TensorSpec]) -> TensorSpec:
+def _spec_of(name: str, specs: Mapping[str, TensorSpec], layout: Layout) -> TensorSpec:
     if name not in specs:
+        if name in layout.contexts:
+            raise InvalidArgument(f"inputs[{name}]", "only the request that begins a sequence has it")
         raise InvalidArgument(f"inputs[{name}]", f"expected {', '.join(specs) or 'no inputs'}")
     return specs[name]
 
