@@ -52,7 +52,7 @@ def oip(channel: grpc.aio.Channel) -> Any:
 @pytest.fixture(scope="session")
 def process(models: Path) -> Iterator[ServerProcess]:
     """A server as a process of its own."""
-    with serving(models, "--max-batch", "8") as server:
+    with serving(models, "--max-batch", "8", "--store", "none") as server:
         yield server
 
 

@@ -15,7 +15,7 @@ PAGE = ROOT / "docs" / "open-inference.md"
 @pytest.mark.skipif(not PYTHON.exists(), reason="tritonclient is not installed: `make install-dev` makes .venv-triton")
 def test_the_example_runs() -> None:
     """It prints a line for each step, in the order of the requests."""
-    with serving(ROOT / "models") as server:
+    with serving(ROOT / "models", "--store", "none") as server:
         code = EXAMPLE.replace("localhost:50051", server.address)
         done = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=False)
 

@@ -1,6 +1,10 @@
 """Sequences over their lives, and the sessions that they are."""
 
 import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -9,10 +13,12 @@ import pytest
 
 from conveyor.inference import inference_service_pb2_grpc
 from conveyor.server import Server
-from conveyor.v1 import session_pb2
+from conveyor.v1 import sequence_service_pb2_grpc, session_pb2
 from tests.rpc.conftest import StartServer
 from tests.rpc.inference.requests import infer, logits, outputs_of, tokens
 from tests.rpc.requests import failure_of, open_session, position_of, step, until
+
+StartStored = Callable[[str], Awaitable[Server]]
 
 START = "must specify the START flag on the first request of the sequence"
 
@@ -147,3 +153,63 @@ async def test_what_was_given_up_did_not_happen(start: StartServer, gives_up: st
         whole = await logits(oip, "tiny", 2, sequence_start=True, tokens=tokens(1, 2))
 
     np.testing.assert_allclose(last[0], whole[1], rtol=0, atol=1e-5)
+
+
+@pytest.fixture
+def stored(start: StartServer, tmp_path: Path) -> StartStored:
+    """Starts servers of this durability on one store, one after the other."""
+    return lambda durability: start(store="sqlite", state_dir=tmp_path, durability=durability)
+
+
+@asynccontextmanager
+async def stubs(server: Server) -> AsyncIterator[tuple[Any, Any]]:
+    """The calls of both faces of a server."""
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        oip: Any = inference_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        yield oip, sequence_service_pb2_grpc.SequenceServiceStub(channel)
+
+
+@pytest.mark.parametrize(("durability", "end"), [("sync", "kill"), ("async", "stop"), ("none", "stop")])
+async def test_a_sequence_outlives_its_server(stored: StartStored, durability: str, end: str) -> None:
+    """One that stops in order loses none; one that is killed none that is stored with every answer."""
+    server = await stored(durability)
+    async with stubs(server) as (oip, _):
+        await oip.ModelInfer(infer("tiny", 1, sequence_start=True, tokens=tokens(1)))
+        await oip.ModelInfer(infer("stateless", x=np.ones((2, 3), np.float32)))
+    await getattr(server, end)()
+    async with stubs(await stored(durability)) as (oip, _):
+        last = await logits(oip, "tiny", 1, sequence_end=True, tokens=tokens(2))
+        whole = await logits(oip, "tiny", 2, sequence_start=True, tokens=tokens(1, 2))
+        ended = await failure_of(oip.ModelInfer(infer("tiny", 1, tokens=tokens(3))))
+
+    np.testing.assert_allclose(last[0], whole[1], rtol=0, atol=1e-5)
+    assert START in ended.message
+
+
+async def test_a_killed_server_gives_no_sequence_back_that_is_behind(stored: StartStored) -> None:
+    """Neither its own, nor a session whose latest steps may not have been stored: they have to be begun again."""
+    server = await stored("async")
+    async with stubs(server) as (oip, stub):
+        await oip.ModelInfer(infer("tiny", 1, sequence_start=True, tokens=tokens(1)))
+        await open_session(stub, "tiny/2")
+        await step(stub, "tiny/2", [1])
+    await server.kill()
+    async with stubs(await stored("async")) as (oip, stub):
+        failures = [await failure_of(oip.ModelInfer(infer("tiny", number, tokens=tokens(2)))) for number in (1, 2)]
+        await oip.ModelInfer(infer("tiny", 2, sequence_start=True, tokens=tokens(1, 2, 3)))
+        assert await position_of(stub, "tiny/2") == 3
+
+    assert all(START in failure.message for failure in failures)
+
+
+async def test_a_step_that_is_not_stored_ends_its_sequence(stored: StartStored, tmp_path: Path) -> None:
+    """It was taken and not answered, so the client cannot know where it is."""
+    async with stubs(await stored("sync")) as (oip, _):
+        await oip.ModelInfer(infer("tiny", 1, sequence_start=True, tokens=tokens(1)))
+        with sqlite3.connect(tmp_path / "sessions.db") as other:
+            other.execute("DROP TABLE sessions")
+        failure = await failure_of(oip.ModelInfer(infer("tiny", 1, tokens=tokens(2))))
+        again = await failure_of(oip.ModelInfer(infer("tiny", 1, tokens=tokens(2))))
+
+    assert failure.code is grpc.StatusCode.UNAVAILABLE
+    assert START in again.message or again.code is grpc.StatusCode.UNAVAILABLE

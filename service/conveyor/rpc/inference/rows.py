@@ -2,12 +2,16 @@
 
 from collections import defaultdict
 
+from conveyor.engine.durability import NOT_STORED
 from conveyor.engine.engine import Engine
 from conveyor.engine.engines import Engines
 from conveyor.engine.work import Answer, OpenOptions
 from conveyor.errors import InvalidArgument
 from conveyor.rpc.inference.request import Asked
 from conveyor.rpc.inference.run import run
+
+# There is nothing in such a session that would be worth keeping.
+OPTIONS = OpenOptions(idle_timeout=10.0, durability=NOT_STORED)
 
 
 class Rows:
@@ -41,4 +45,4 @@ class Rows:
         while idle:
             if (session_id := idle.pop()) in engine:
                 return session_id
-        return (await self._engines.open(engine.name, engine.version, OpenOptions(), {})).session_id
+        return (await self._engines.open(engine.name, engine.version, OPTIONS, {})).session_id
