@@ -38,6 +38,10 @@ class GRPCInferenceServiceStub(object):
     decimal: the native API can look at it, and a session of such a name that the
     native API opened can be gone on with here.
 
+    Clients do not say where they are, so a sequence never comes back from the store
+    behind an answer that was sent: its durability is SYNC if that is the server's
+    default, else NONE. A session with ASYNC that is not held here is not open here.
+
     Failures have the codes of the native API; in a stream their text alone is sent.
     """
 
@@ -156,6 +160,10 @@ class GRPCInferenceServiceServicer(object):
     A sequence of model NAME with id ID is the session `NAME/ID`, an integer id in
     decimal: the native API can look at it, and a session of such a name that the
     native API opened can be gone on with here.
+
+    Clients do not say where they are, so a sequence never comes back from the store
+    behind an answer that was sent: its durability is SYNC if that is the server's
+    default, else NONE. A session with ASYNC that is not held here is not open here.
 
     Failures have the codes of the native API; in a stream their text alone is sent.
     """
@@ -440,6 +448,10 @@ class GRPCInferenceService(object):
     A sequence of model NAME with id ID is the session `NAME/ID`, an integer id in
     decimal: the native API can look at it, and a session of such a name that the
     native API opened can be gone on with here.
+
+    Clients do not say where they are, so a sequence never comes back from the store
+    behind an answer that was sent: its durability is SYNC if that is the server's
+    default, else NONE. A session with ASYNC that is not held here is not open here.
 
     Failures have the codes of the native API; in a stream their text alone is sent.
     """
