@@ -9,7 +9,7 @@ from conveyor.engine.durability import NOT_STORED, Mode
 from conveyor.engine.engine import Engine
 from conveyor.engine.engines import Engines
 from conveyor.engine.work import Answer, Array, OpenOptions
-from conveyor.errors import InvalidArgument, NotFound
+from conveyor.errors import InvalidArgument, NotFound, Unavailable
 from conveyor.rpc.inference.request import Asked
 from conveyor.rpc.inference.run import run
 
@@ -77,7 +77,7 @@ class Sequences:
         position = engine.get(session_id).position
         try:
             (answer,) = await run(engine, {session_id: asked.rows[0]}, asked.want, deadline)
-        except Exception:
+        except Unavailable:
             if session_id in engine and engine.get(session_id).position != position:
                 # The step was taken, but not stored and so not answered: whoever sends it again would take it twice.
                 await self._end(session_id)
