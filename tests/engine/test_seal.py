@@ -34,7 +34,7 @@ def test_a_changed_byte_is_noticed(place: int, change: int) -> None:
 def test_a_cut_piece_is_refused(length: int) -> None:
     """Wherever it ends; and so is one that goes on."""
     for piece in (SEALED[:length], SEALED + SEALED[: length + 1]):
-        with pytest.raises((FailedPrecondition, InvalidArgument), match="^checkpoint: "):
+        with pytest.raises((FailedPrecondition, InvalidArgument), match=r"^checkpoint: "):
             SEAL.open(piece)
 
 

@@ -174,6 +174,7 @@ class Engine:
             session = self._core.table.get(session_id)
             session.stored = stored
             if is_behind:
+                self._core.checkpointer.advanced(session, time.monotonic())
                 self._core.checkpointer.insist(session)
         self._observer.session_resumed()
 

@@ -184,7 +184,7 @@ class Persistence:
             self._core.end(session, EndReason.MOVED)
         elif outcome is Saved.GONE:
             session.stored.checkpoints = []
-            session.stored.is_writing = False
+            session.stored.writing = None
             self._save_anew(session, now)
         else:
             self._observer.checkpoints_failed(1)
