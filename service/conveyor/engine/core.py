@@ -17,7 +17,7 @@ from conveyor.engine.scheduler import STEP_ROWS, Batch, Scheduler
 from conveyor.engine.session import Kept, Session
 from conveyor.engine.table import SessionTable
 from conveyor.engine.validation import Validator
-from conveyor.engine.work import Answer, Array, Chunk, EndReason, FinishReason, Generation, Sink, Token
+from conveyor.engine.work import Answer, Array, Chunk, EndReason, Generation, Sink, Token
 from conveyor.errors import (
     Aborted,
     ConveyorError,
@@ -100,13 +100,14 @@ class Core:
         else:
             self._check_order(session, work)  # first: what is in flight decides whether a token is pending
             self._validator.generation(work, has_pending=session.pending is not None)
-            if session.drawn is not None and self._draw_again(session, work, session.drawn):
-                return
             job = GenerationJob(session, work, now)
+            if session.drawn is not None and (tokens := session.drawn.asked_for(work, job.seed, session.session_id)):
+                self._check_room()
+                self._draw_again(job, session.drawn, tokens, now)
+                return
             acknowledged = None
         self._check_position(session, work.position)
-        if self.outbox.num_waiting >= self._limits.max_waiting_chunks:
-            raise ResourceExhausted("queue", f"{self.outbox.num_waiting} requests are waiting, the most allowed")
+        self._check_room()
         session.acknowledged = session.tail if acknowledged is None else acknowledged
         self._queue(session, job, now)
 
@@ -254,20 +255,16 @@ class Core:
                 return True
         return False
 
-    def _draw_again(self, session: Session, work: Generation, drawn: Drawn) -> bool:
-        """Sends the tokens that were drawn already of what this asks for; True if they are all of it."""
-        tokens = drawn.asked_for(work, session.session_id)[: work.max_tokens]
-        if not tokens:
-            return False
-        work.max_tokens -= len(tokens)
-        work.tokens, work.position, work.is_continuation = [], session.position, True
-        if not work.max_tokens and tokens[-1].finish_reason is None:
-            tokens[-1].finish_reason = FinishReason.LENGTH
-        is_done = tokens[-1].finish_reason is not None
-        self.outbox.num_waiting += is_done
-        for token in tokens:
-            self.outbox.tell(session, (work.sink, work.tag, token), is_last=token.finish_reason is not None)
-        return is_done
+    def _draw_again(self, job: GenerationJob, drawn: Drawn, tokens: list[Token], now: float) -> None:
+        """Sends the tokens that were drawn already of what this asks for, then draws on if they are not all of it."""
+        self.outbox.num_waiting += 1
+        for token in job.repeat(drawn, tokens):
+            is_last = token.finish_reason is not None
+            self.outbox.tell(job.session, (job.sink, job.tag, token), is_last=is_last)
+            if is_last:
+                return
+        self.outbox.num_waiting -= 1
+        self._queue(job.session, job, now)
 
     @staticmethod
     def _check_order(session: Session, work: Chunk | Generation) -> None:
@@ -286,6 +283,10 @@ class Core:
         if session.position <= position < session.tail:
             raise Aborted(f"position: {position} is in flight")
         raise WrongPosition(position, session.position)
+
+    def _check_room(self) -> None:
+        if self.outbox.num_waiting >= self._limits.max_waiting_chunks:
+            raise ResourceExhausted("queue", f"{self.outbox.num_waiting} requests are waiting, the most allowed")
 
     def _queue(self, session: Session, job: Job, now: float) -> None:
         session.jobs.append(job)
