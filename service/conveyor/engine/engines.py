@@ -110,9 +110,13 @@ class Engines:
 
     async def close(self, session_id: str) -> SessionView:
         """Ends a session at its client's wish, here or in the store. Raises NotFound, Unavailable."""
-        if self.recovery is None or self.is_here(session_id):
+        if self._writer is None or self.recovery is None:
             return self.of_session(session_id).close(session_id)
-        return await self.recovery.close(session_id)
+        if not self.is_here(session_id):
+            return await self.recovery.close(session_id)
+        view = self.of_session(session_id).close(session_id)
+        await self._writer.closed(session_id)  # before the client hears of it, or another server could take it up
+        return view
 
     async def stored(self, count: int, cursor: str, model_name: str) -> tuple[list[SessionView], str]:
         """About `count` of the store's sessions, and the next cursor.

@@ -85,6 +85,8 @@ class Recovery:
         return list(map(view_of, records)), cursor
 
     async def _read(self, session_id: str) -> Record:
+        if self._writer.is_closing(session_id):
+            raise _not_found(session_id)
         try:
             record = await self._writer.store.read(session_id)
         except StoreError as error:
