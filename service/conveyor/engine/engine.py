@@ -155,7 +155,6 @@ class Engine:
             await self.persistence.create(session, durability)
         except BaseException:
             if session.is_open:
-                session.stored = None
                 self._core.end(session, EndReason.CLOSED)
                 self._deliver()
             raise
