@@ -25,6 +25,7 @@ from conveyor.errors import (
     NotFound,
     ResourceExhausted,
     RunFailed,
+    Unavailable,
     WrongPosition,
 )
 from conveyor.signature import Signature
@@ -101,9 +102,9 @@ class Core:
             self._check_order(session, work)  # first: what is in flight decides whether a token is pending
             self._validator.generation(work, has_pending=session.pending is not None)
             job = GenerationJob(session, work, now)
-            if session.drawn is not None and (tokens := session.drawn.asked_for(work, job.seed, session.session_id)):
+            if session.drawn is not None and (again := session.drawn.asked_for(work, job.seed, session.session_id)):
                 self._check_room()
-                self._draw_again(job, session.drawn, tokens, now)
+                self._draw_again(job, session.drawn, again, now)
                 return
             acknowledged = None
         self._check_position(session, work.position)
@@ -226,7 +227,7 @@ class Core:
         """Ends a session; its waiting work fails, its slots are freed once no run uses them."""
         self.table.remove(session)
         self._scheduler.discard(session)
-        problem = NotFound(f"session_id: session {session.session_id!r} has ended: {reason.value}")
+        problem = _problem_of(session, reason)
         self.outbox.refuse(session, problem)
         for job in list(session.jobs):
             self._settle(job, problem)
@@ -394,6 +395,13 @@ class Core:
         self.residence.release(job)
         session.jobs.popleft()
         self._begin_first(session)
+
+
+def _problem_of(session: Session, reason: EndReason) -> ConveyorError:
+    """What waiting work of an ended session is told: to try again, if the session goes on elsewhere."""
+    problem = f"session_id: session {session.session_id!r} has ended: {reason.value}"
+    goes_on = session.stored is not None and reason in (EndReason.MOVED, EndReason.DRAINED)
+    return Unavailable(problem) if goes_on else NotFound(problem)
 
 
 def _same(kept: Kept, chunk: Chunk) -> bool:
