@@ -83,6 +83,8 @@ class Server:
 
         def load() -> Engine:
             model = read_model(entry.path)
+            if model.source != "metadata":
+                log.info("signature of %s: %s", entry.path, "; ".join((model.source, *model.decisions)))
             try:
                 return Engine(model, entry.name, entry.version, limits, device, metrics)
             except ModelError as error:

@@ -13,7 +13,7 @@ from onnx import ModelProto, NodeProto
 from conveyor.graph.builder import GraphBuilder
 from conveyor.graph.checks import captured_names, subgraphs
 from conveyor.graph.errors import ModelError
-from conveyor.signature import Signature, StateSpec, TensorSpec
+from conveyor.signature import ContextSpec, Signature, StateSpec, TensorSpec
 
 ARENA_PREFIX = "conveyor.arena."
 CONTEXT_PREFIX = "conveyor.context."
@@ -152,6 +152,8 @@ def add_scatter(
 def _add_unpack(graph: GraphBuilder, spec: TensorSpec, part: str) -> None:
     """`[B, size]` to the tensor's own shape: its axes in order, then the batch axis to its place."""
     batch = spec.axis.batch
+    if isinstance(spec, ContextSpec) and spec.is_constant:  # all sessions of a run have the first one's
+        part = graph.add("Gather", [part, graph.constant([0])], axis=0)
     if batch is None:
         graph.add("Reshape", [part, graph.constant(spec.shape)], spec.name)
     elif prod(spec.shape[:batch]) == 1:  # moving an axis past axes of length 1 moves no data

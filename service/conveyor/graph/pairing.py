@@ -1,0 +1,124 @@
+"""Which input of a graph is a state, and which output replaces it. Never by the order of anything."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from conveyor.graph.errors import ModelError
+from conveyor.graph.flow import Flow
+from conveyor.graph.names import new_stems, old_stems, tells_of_memory
+from conveyor.graph.tensors import GraphTensor
+
+Tensors = Mapping[str, GraphTensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A state and its successor. Unless it `is_certain`, a person has to look at it; `why` says what speaks for it."""
+
+    state: str
+    output: str
+    why: str
+    is_certain: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.state} -> {self.output}"
+
+
+def find_pairs(inputs: Tensors, outputs: Tensors, flow: Flow, given: Mapping[str, str]) -> list[Pair]:
+    """The states, in the order of the graph's inputs. `given` has those that a person has named.
+
+    Raises:
+        ModelError: two pairings fit, or one that was given does not; the message names them.
+    """
+    pairs = [_given_pair(state, output, inputs, outputs) for state, output in given.items()]
+    for evidence in (_by_structure, _by_name):
+        left = _without(inputs, [pair.state for pair in pairs]), _without(outputs, [pair.output for pair in pairs])
+        pairs += _agreed(evidence(*left, flow))
+    if not pairs:
+        pairs = _by_elimination(inputs, outputs, flow)
+    elif not given:
+        pairs = _leaving_a_stream(pairs, inputs)
+    places = list(inputs)
+    return sorted(pairs, key=lambda pair: places.index(pair.state))
+
+
+def _given_pair(state: str, output: str, inputs: Tensors, outputs: Tensors) -> Pair:
+    if state not in inputs or output not in outputs:
+        kind, name, known = ("input", state, inputs) if state not in inputs else ("output", output, outputs)
+        raise ModelError(f"state {state} -> {output}: no {kind} is named {name}; there is {', '.join(known)}")
+    if not inputs[state].fits(outputs[output]):
+        raise ModelError(f"state {state} -> {output}: they differ in dtype or shape")
+    return Pair(state, output, "it was named")
+
+
+def _without(tensors: Tensors, names: Iterable[str]) -> Tensors:
+    gone = set(names)
+    return {name: tensor for name, tensor in tensors.items() if name not in gone}
+
+
+def _fitting(inputs: Tensors, outputs: Tensors, flow: Flow) -> list[tuple[str, str]]:
+    """What could be a pair: alike, and the new one computed from the old one."""
+    sources = {output: flow.sources(output) for output in outputs}
+    return [(i, o) for i in inputs for o in outputs if inputs[i].fits(outputs[o]) and i in sources[o] and i != o]
+
+
+def _by_structure(inputs: Tensors, outputs: Tensors, flow: Flow) -> list[Pair]:
+    found = []
+    starts = {name: flow.starts(name) for name in inputs}
+    ends = {name: flow.ends(name) for name in outputs}
+    for state, output in _fitting(inputs, outputs, flow):
+        if shared := starts[state] & ends[output]:
+            found.append(Pair(state, output, f"first and last state of the same {flow.op_types(shared)}"))
+    return found
+
+
+def _by_name(inputs: Tensors, outputs: Tensors, flow: Flow) -> list[Pair]:
+    fitting = _fitting(inputs, outputs, flow)
+    found = [pair for pair in fitting if _closeness(*pair) is not None]
+    # `h_0` belongs to `h_0_out`, though `h_out` would do if there were no other.
+    best = {i: min(_closeness(i, o) for j, o in found if j == i) for i, _ in found}  # type: ignore[type-var]
+    return [
+        Pair(i, o, "their names and shapes", tells_of_memory(i, o)) for i, o in found if _closeness(i, o) == best[i]
+    ]
+
+
+def _closeness(state: str, output: str) -> int | None:
+    """How much had to be taken off both names before they were the same; None if they never are."""
+    olds, news = old_stems(state), new_stems(output)
+    return min((a + b for a, old in enumerate(olds) for b, new in enumerate(news) if old == new), default=None)
+
+
+def _by_elimination(inputs: Tensors, outputs: Tensors, flow: Flow) -> list[Pair]:
+    """If one pair alone is alike, it may be a state; one that would leave nothing to stream is none."""
+    streams = [name for name, tensor in inputs.items() if tensor.dims != ()]
+    fitting = [pair for pair in _fitting(inputs, outputs, flow) if pair[0] in streams]
+    if len(streams) < 2 or not fitting:
+        return []
+    if len(fitting) > 1:
+        _refuse([Pair(*pair, "") for pair in fitting])
+    return [Pair(*fitting[0], "they alone are alike", is_certain=False)]
+
+
+def _agreed(pairs: list[Pair]) -> list[Pair]:
+    """Refuses pairs that share an input or an output: the graph does not say which one holds."""
+    for pair in pairs:
+        rivals = [other for other in pairs if other.state == pair.state or other.output == pair.output]
+        if len(rivals) > 1:
+            _refuse(rivals)
+    return pairs
+
+
+def _leaving_a_stream(pairs: list[Pair], inputs: Tensors) -> list[Pair]:
+    """A model whose every input has a like-named output is fed through one of them; nobody knows which."""
+    is_fed = any(tensor.dims != () for name, tensor in inputs.items() if name not in {pair.state for pair in pairs})
+    doubtful = [pair for pair in pairs if not pair.is_certain]
+    if is_fed or not doubtful:
+        return pairs
+    if len(doubtful) > 1:
+        _refuse(doubtful)
+    return [pair for pair in pairs if pair.is_certain]
+
+
+def _refuse(pairs: list[Pair]) -> None:
+    named = " and ".join(map(str, pairs))
+    raise ModelError(f"states: {named} fit, and the graph does not say which are states: name them with --state IN=OUT")
