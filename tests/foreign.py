@@ -127,3 +127,69 @@ def make_old_gru(opset: int) -> onnx.ModelProto:
     # Before IR version 4, weights were inputs with a value.
     graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=3)
+
+
+def make_rated() -> onnx.ModelProto:
+    """Branches that read the graph's own tensors: at `rate` 2 the state takes `x` twice, else once; `flip` is a bool.
+
+    `x` and `more` are `[B, 3]`, `y` is the state and `more`; `flips` tells whether the number of steps is odd.
+    """
+    node = helper.make_node
+    branches = {
+        name: helper.make_graph(
+            [node("Mul", ["x", factor], [f"{name}.some"]), node("Add", ["h", f"{name}.some"], [name])],
+            name,
+            [],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)],
+        )
+        for name, factor in (("twice", "two"), ("once", "one"))
+    }
+    nodes = [
+        node("Equal", ["rate", "usual"], ["is_usual"]),
+        node("If", ["is_usual"], ["hn"], then_branch=branches["twice"], else_branch=branches["once"]),
+        node("Add", ["hn", "more"], ["y"]),
+        node("Not", ["flip_state"], ["flip_state_out"]),
+        node("Identity", ["flip_state_out"], ["flips"]),
+    ]
+    floats, flags = ("x", "more", "h", "y", "hn"), ("flip_state", "flips", "flip_state_out")
+    info = helper.make_tensor_value_info
+    values = {name: info(name, TensorProto.FLOAT, ["B", 3]) for name in floats}
+    values |= {name: info(name, TensorProto.BOOL, ["B"]) for name in flags}
+    values["rate"] = info("rate", TensorProto.INT64, [])
+    inputs = [values[name] for name in ("x", "rate", "more", "h", "flip_state")]
+    outputs = [values[name] for name in ("flip_state_out", "y", "hn", "flips")]
+    numbers = {"one": np.float32(1), "two": np.float32(2), "usual": np.int64(2)}
+    weights = [numpy_helper.from_array(np.array(number), name) for name, number in numbers.items()]
+    graph = helper.make_graph(nodes, "rated", inputs, outputs, weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def make_loop() -> onnx.ModelProto:
+    """A body that reads the graph's own `x`: the state takes it three times in each step. `x`, `y` are `[B, 2]`."""
+    info = helper.make_tensor_value_info
+    held, out = (info(name, TensorProto.FLOAT, None) for name in ("held", "held_out"))
+    count, flag, again = (
+        info(name, kind, [])
+        for name, kind in (("count", TensorProto.INT64), ("flag", TensorProto.BOOL), ("again", TensorProto.BOOL))
+    )
+    body = [helper.make_node("Add", ["held", "x"], ["held_out"]), helper.make_node("Identity", ["flag"], ["again"])]
+    inner = helper.make_graph(body, "body", [count, flag, held], [again, out])
+    nodes = [
+        helper.make_node("Loop", ["three", "", "memory"], ["after"], body=inner),
+        helper.make_node("Neg", ["after"], ["y"]),
+    ]
+    values = [info(name, TensorProto.FLOAT, ["B", 2]) for name in ("x", "memory", "y", "after")]
+    weights = [numpy_helper.from_array(np.array(3), "three")]
+    graph = helper.make_graph(nodes, "loop", values[:2], values[2:], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def make_stateless() -> onnx.ModelProto:
+    """No state at all: `y` `[N, 2]` are `x` `[N, 3]` times a matrix."""
+    info = helper.make_tensor_value_info
+    values = [info("x", TensorProto.FLOAT, ["N", 3]), info("y", TensorProto.FLOAT, ["N", 2])]
+    weights = [numpy_helper.from_array(np.arange(6, dtype=np.float32).reshape(3, 2), "weight")]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "weight"], ["y"])], "flat", values[:1], values[1:], weights
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -129,7 +129,7 @@ def test_two_pairings() -> None:
     """Where two fit, neither is taken, and both are named."""
     proto = graph_of({"input_1": [1, 257], "input_2": [1, 128]}, {"out_a": [1, 257], "out_b": [1, 128]})
 
-    with pytest.raises(ModelError, match=r"input_1 -> out_a and input_2 -> out_b fit, .* name them with --state IN=OUT"):
+    with pytest.raises(ModelError, match=r"input_1 -> out_a and input_2 -> out_b fit, .* --state IN=OUT"):
         propose(proto)
     with pytest.raises(ModelError, match=r"h -> hn and h -> h_out fit|h -> h_out and h -> hn fit"):
         propose(graph_of({"x": ["B", 3], "h": ["B", 8]}, {"h_out": ["B", 8], "hn": ["B", 8]}))

@@ -55,7 +55,7 @@ def _report(path: Path, args: argparse.Namespace) -> str:
 
     proposal = proposal_of(path, dict(args.state))
     written = f"wrote {write_signature(path, proposal)}\n\n" if args.write else ""
-    if proposal is not None and (proposal.questions or args.state and not args.write):
+    if proposal is not None and (proposal.questions or (args.state and not args.write)):
         return written + describe_proposal(path, proposal)
     return written + describe_file(path, all_nodes=args.nodes)
 

@@ -8,6 +8,8 @@ from conveyor.graph.flow import Flow
 from conveyor.graph.names import new_stems, old_stems, tells_of_memory
 from conveyor.graph.tensors import GraphTensor
 
+MAX_NAMED = 6  # pairs in a message
+NEVER = 9  # more than any two names are apart that have something in common
 Tensors = Mapping[str, GraphTensor]
 
 
@@ -69,23 +71,26 @@ def _by_structure(inputs: Tensors, outputs: Tensors, flow: Flow) -> list[Pair]:
     for state, output in _fitting(inputs, outputs, flow):
         if shared := starts[state] & ends[output]:
             found.append(Pair(state, output, f"first and last state of the same {flow.op_types(shared)}"))
-    return found
+    return _closest(found)
 
 
 def _by_name(inputs: Tensors, outputs: Tensors, flow: Flow) -> list[Pair]:
-    fitting = _fitting(inputs, outputs, flow)
-    found = [pair for pair in fitting if _closeness(*pair) is not None]
-    # `h_0` belongs to `h_0_out`, though `h_out` would do if there were no other.
-    best = {i: min(_closeness(i, o) for j, o in found if j == i) for i, _ in found}  # type: ignore[type-var]
-    return [
-        Pair(i, o, "their names and shapes", tells_of_memory(i, o)) for i, o in found if _closeness(i, o) == best[i]
-    ]
+    pairs = [Pair(i, o, "their names and shapes", tells_of_memory(i, o)) for i, o in _fitting(inputs, outputs, flow)]
+    return _closest([pair for pair in pairs if _distance(pair) < NEVER])
 
 
-def _closeness(state: str, output: str) -> int | None:
-    """How much had to be taken off both names before they were the same; None if they never are."""
-    olds, news = old_stems(state), new_stems(output)
-    return min((a + b for a, old in enumerate(olds) for b, new in enumerate(news) if old == new), default=None)
+def _closest(pairs: list[Pair]) -> list[Pair]:
+    """Of each state's pairs those with the closest names: `h_0` belongs to `h_0_out`, not to `h_out` beside it."""
+    least: dict[str, int] = {}
+    for pair in pairs:
+        least[pair.state] = min(_distance(pair), least.get(pair.state, NEVER))
+    return [pair for pair in pairs if _distance(pair) == least[pair.state]]
+
+
+def _distance(pair: Pair) -> int:
+    """How much had to be taken off both names before they were the same."""
+    olds, news = old_stems(pair.state), new_stems(pair.output)
+    return min((a + b for a, old in enumerate(olds) for b, new in enumerate(news) if old == new), default=NEVER)
 
 
 def _by_elimination(inputs: Tensors, outputs: Tensors, flow: Flow) -> list[Pair]:
@@ -120,5 +125,7 @@ def _leaving_a_stream(pairs: list[Pair], inputs: Tensors) -> list[Pair]:
 
 
 def _refuse(pairs: list[Pair]) -> None:
-    named = " and ".join(map(str, pairs))
+    named = " and ".join(map(str, pairs[:MAX_NAMED]))
+    if len(pairs) > MAX_NAMED:
+        named += f" and {len(pairs) - MAX_NAMED} more"
     raise ModelError(f"states: {named} fit, and the graph does not say which are states: name them with --state IN=OUT")
