@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx import ModelProto, ValueInfoProto
 
 from conveyor.graph.arena import (
     CONTEXT_SLOTS,
@@ -180,16 +180,21 @@ def _declare(
 
 
 def _declare_streams(values: Any, specs: Sequence[TensorSpec]) -> None:
-    """Says what the signature does: a foreign graph may declare lengths of 0, symbols that lie, or nothing."""
-    declared = {spec.name: value_info(spec.name, spec.dtype, _stream_shape(spec)) for spec in specs}
-    _keep(values, [declared.get(value.name, value) for value in values])
+    """Says where batch and time are: a foreign graph may declare lengths of 0, symbols that lie, or nothing.
+
+    Lengths that the graph leaves open stay so: with them onnxruntime would refuse branches that are for other lengths.
+    """
+    known = {spec.name: spec for spec in specs}
+    _keep(values, [_declared(value, known[value.name]) if value.name in known else value for value in values])
 
 
-def _stream_shape(spec: TensorSpec) -> list[int | str]:
-    shape: list[int | str] = list(spec.shape)
-    for place, symbol in sorted((p, s) for p, s in ((spec.axis.batch, BATCH), (spec.axis.time, TIME)) if p is not None):
-        shape.insert(place, symbol)
-    return shape
+def _declared(value: ValueInfoProto, spec: TensorSpec) -> ValueInfoProto:
+    lengths: list[int | str | None] = [dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
+    lengths = lengths or [None] * spec.rank
+    for place, symbol in ((spec.axis.batch, BATCH), (spec.axis.time, TIME)):
+        if place is not None and lengths[place] is None:
+            lengths[place] = symbol
+    return value_info(spec.name, spec.dtype, lengths)
 
 
 def _keep(field: Any, items: list[Any]) -> None:
