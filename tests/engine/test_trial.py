@@ -82,6 +82,32 @@ def test_a_bad_file_is_one_sentence(proto: onnx.ModelProto, problem: str, tmp_pa
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_that_is_none(tmp_path: Path) -> None:
+    """Text, an empty file and a graph in a graph without end are told apart from models."""
+    for content in (b"not a model", b"", nested_bytes(5000)):
+        path = tmp_path / "model.onnx"
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=f"{path}: ") as caught:
+            try_foreign([path], BOUNDS)
+        assert "\n" not in str(caught.value)
+
+
+def nested_bytes(depth: int) -> bytes:
+    """A model whose only node has a graph whose only node has a graph, as bytes: no library would write it."""
+
+    def field(number: int, body: bytes) -> bytes:
+        size, length = b"", len(body)
+        while length > 127:
+            size, length = size + bytes([length & 127 | 128]), length >> 7
+        return bytes([number << 3 | 2]) + size + bytes([length]) + body
+
+    graph = b""
+    for _ in range(depth):
+        attribute = field(1, b"body") + field(6, graph)
+        graph = field(1, field(5, attribute))
+    return field(7, graph)
+
+
 def test_a_file_that_never_ends(tmp_path: Path) -> None:
     """After its time the trial is over."""
     path = save_foreign(tmp_path, make_endless())

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from conveyor.graph.errors import ModelError
 from conveyor.graph.model_file import read_model
@@ -67,3 +68,26 @@ def test_weights_that_are_missing(tmp_path: Path) -> None:
     weights.unlink()
     with pytest.raises(ModelError, match=r"weight embedding: .*No such file"):
         read_model(path)
+
+
+def test_weights_of_every_kind(tmp_path: Path) -> None:
+    """Constants in branches, functions and sparse tensors are held to the same folder: nothing else is ever opened."""
+    (tmp_path / "secret.bin").write_bytes(b"x" * 64)
+    folder = tmp_path / "1"
+    folder.mkdir()
+    outside = TensorProto(name="outside", data_type=TensorProto.FLOAT, dims=[2], data_location=TensorProto.EXTERNAL)
+    outside.external_data.add(key="location", value="../secret.bin")
+    constant = helper.make_node("Constant", [], ["c"], value=outside)
+    branch = helper.make_graph([constant], "b", [], [helper.make_empty_tensor_value_info("c")])
+    function = helper.make_function("mine", "F", [], ["c"], [constant], [helper.make_opsetid("", 17)])
+    indices = helper.make_tensor("indices", TensorProto.INT64, [2], [0, 1])
+    for change in (
+        lambda proto: proto.graph.node.append(helper.make_node("If", ["f"], ["o"], then_branch=branch)),
+        lambda proto: proto.functions.append(function),
+        lambda proto: proto.graph.sparse_initializer.append(helper.make_sparse_tensor(outside, indices, [4])),
+    ):
+        proto = make_model()[0]
+        change(proto)
+        (folder / "model.onnx").write_bytes(proto.SerializeToString())
+        with pytest.raises(ModelError, match=r"weight outside: its file .* is not in the model's folder"):
+            read_model(folder / "model.onnx")

@@ -60,7 +60,8 @@ def _fate(done: "subprocess.CompletedProcess[str]", bounds: Bounds) -> str:
         return f"did not load and make a step within {bounds.seconds} s"
     if done.returncode < 0:
         return f"its trial ended with {signal.Signals(-done.returncode).name}"
-    return f"its trial ended without a word: {done.stderr.strip().splitlines()[-1:] or done.returncode}"
+    said = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+    return f"its trial failed: {said[-1]}"
 
 
 def main() -> None:

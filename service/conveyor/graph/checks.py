@@ -34,7 +34,7 @@ def check_graph(proto: ModelProto) -> None:
     """
     _check_opsets(proto)
     _check_nodes(proto)
-    if external := [tensor.name for tensor in all_tensors(proto.graph) if uses_external_data(tensor)]:
+    if external := [tensor.name for tensor in all_tensors(proto) if uses_external_data(tensor)]:
         raise ModelError(f"weight {external[0]} lies in another file, which was not read")
     _check_names(proto.graph)
     try:
@@ -110,13 +110,19 @@ def captured_names(graph: GraphProto) -> set[str]:
     return names.union(*(captured_names(inner) for node in graph.node for inner in subgraphs(node)))
 
 
-def all_tensors(graph: GraphProto) -> Iterator[TensorProto]:
-    """Every constant of the graph: weights, and attributes of nodes."""
-    yield from graph.initializer
-    for node in graph.node:
-        yield from (attribute.t for attribute in node.attribute if attribute.type == onnx.AttributeProto.TENSOR)
-        for subgraph in subgraphs(node):
-            yield from all_tensors(subgraph)
+def all_tensors(proto: ModelProto) -> Iterator[TensorProto]:
+    """Every constant of the model: weights and attributes of nodes, in whatever graph, dense and sparse."""
+    parts: list[GraphProto | FunctionProto] = [proto.graph, *proto.functions]
+    nodes = [node for part in parts for node in all_nodes(part)]
+    graphs = [proto.graph, *(graph for node in nodes for graph in subgraphs(node))]
+    sparse = [tensor for graph in graphs for tensor in graph.sparse_initializer]
+    for graph in graphs:
+        yield from graph.initializer
+    for attribute in (attribute for node in nodes for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        sparse += [attribute.sparse_tensor, *attribute.sparse_tensors]
+    for each in sparse:
+        yield from (each.values, each.indices)
 
 
 def value_names(graph: GraphProto) -> Iterator[str]:

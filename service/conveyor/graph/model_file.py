@@ -95,6 +95,8 @@ def read_proto(path: Path) -> onnx.ModelProto:
 def is_exported(path: Path) -> bool:
     """True if the file carries a signature of its own, as conveyor-export writes it; False if it cannot be read."""
     try:
+        if path.stat().st_size > MAX_BYTES:
+            return False
         proto = onnx.load_model(path, load_external_data=False)
     except (OSError, DecodeError):
         return False

@@ -16,7 +16,7 @@ def load_weights(proto: ModelProto, folder: Path) -> None:
         ModelError: its file is outside the folder, missing or too short, or all together are too large.
     """
     left = MAX_BYTES
-    for tensor in all_tensors(proto.graph):
+    for tensor in all_tensors(proto):
         if uses_external_data(tensor):
             left -= _load(tensor, folder, left)
 
