@@ -112,6 +112,19 @@ def expected_sums(steps: np.ndarray, *, has_initial: bool) -> np.ndarray:
     return start + steps.cumsum(axis=0)
 
 
+def make_vague() -> tuple[onnx.ModelProto, Signature]:
+    """Sums whose graph declares lengths of 0 for any, symbols that say nothing, and no shapes of its outputs."""
+    proto, signature = make_sums(0, 1)
+    for value in proto.graph.input:
+        for number, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.dim_param:
+                dim.Clear()
+                dim.CopyFrom(onnx.TensorShapeProto.Dimension(**({"dim_value": 0} if number else {"dim_param": "?"})))
+    for value in proto.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return proto, signature
+
+
 def make_old_gru(opset: int) -> onnx.ModelProto:
     """A GRU in an operator set of old: `x` `[T, B, 4]`, `h` `[1, B, 5]`, `y` `[T, B, 5]`."""
     rng = np.random.default_rng(0)

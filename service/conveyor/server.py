@@ -95,7 +95,8 @@ class Server:
             if self._tried.get(entry.path, model.fingerprint) != model.fingerprint:
                 raise ModelError(f"{entry.path}: it has changed while the server started")
             if model.source != "metadata":
-                log.info("signature of %s: %s", entry.path, "; ".join((model.source, *model.decisions)))
+                found = {"model": entry.name, "source": model.source, "why": "; ".join(model.decisions)}
+                log.info("signature found", extra=found)
             try:
                 return Engine(model, entry.name, entry.version, limits, device, metrics)
             except ModelError as error:

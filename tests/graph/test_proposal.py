@@ -93,6 +93,16 @@ def test_structure_comes_before_names() -> None:
     assert states_of(propose(proto)) == ["a->b_out", "b->a_out"]
 
 
+def test_the_states_of_a_scan() -> None:
+    """What a Scan carries from step to step is told from what it scans, by their places in the operator."""
+    scan = helper.make_node("Scan", ["a", "b", "xs"], ["d", "c", "ys"], num_scan_inputs=1)
+    tensors: dict[str, Dims] = {"xs": ["T", 8], "b": [8], "a": [8]}
+
+    proposal = propose(graph_of(tensors, {"c": [8], "d": [8], "ys": ["T", 8]}, [scan]))
+
+    assert states_of(proposal) == ["b->c", "a->d"]
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -129,7 +139,7 @@ def test_two_pairings() -> None:
     """Where two fit, neither is taken, and both are named."""
     proto = graph_of({"input_1": [1, 257], "input_2": [1, 128]}, {"out_a": [1, 257], "out_b": [1, 128]})
 
-    with pytest.raises(ModelError, match=r"input_1 -> out_a and input_2 -> out_b fit, .* --state IN=OUT"):
+    with pytest.raises(ModelError, match=r"input_1 -> out_a and input_2 -> out_b fit, .*--state IN=OUT"):
         propose(proto)
     with pytest.raises(ModelError, match=r"h -> hn and h -> h_out fit|h -> h_out and h -> hn fit"):
         propose(graph_of({"x": ["B", 3], "h": ["B", 8]}, {"h_out": ["B", 8], "hn": ["B", 8]}))
@@ -208,6 +218,24 @@ def test_axes(x: Dims, state: Dims, y: Dims, expected: tuple[int | None, int | N
     assert axes_of(proposal, "inputs") == [expected]
     assert axes_of(proposal, "outputs") == [expected]
     assert proposal.questions == []
+
+
+def test_nothing_left_to_stream() -> None:
+    """If names make states of all inputs, one of them is none, and nobody knows which."""
+    proto = graph_of({"frame": ["B", 8], "state": ["B", 5]}, {"next_frame": ["B", 8], "next_state": ["B", 5]})
+
+    with pytest.raises(ModelError, match="frame -> next_frame and state -> next_state fit"):
+        propose(proto)
+    assert states_of(propose(proto, {"state": "next_state"})) == ["state->next_state"]
+
+
+def test_a_type_that_no_client_could_send() -> None:
+    """A tensor of another type is told by name."""
+    proto = graph_of({"x": ["B", 8]}, {"y": ["B", 8]})
+    proto.graph.input[0].type.tensor_type.elem_type = TensorProto.STRING
+
+    with pytest.raises(ModelError, match="none can be proposed: signature: x: dtype 'object' is not one of|x: dtype"):
+        propose(proto).signature()
 
 
 def test_a_length_that_is_open() -> None:

@@ -22,6 +22,7 @@ from tests.foreign import (
     make_rated,
     make_stateless,
     make_sums,
+    make_vague,
     save_foreign,
 )
 
@@ -44,6 +45,7 @@ async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clie
         save_foreign(folder / name_of(batch, time, dtype, has_initial) / "1", proto, signature)
     rated = make_rated()
     save_foreign(folder / "rated" / "1", rated, Signature.from_json(propose(rated).json))
+    save_foreign(folder / "vague" / "1", *make_vague())
     save_foreign(folder / "loop" / "1", make_loop())
     save_foreign(folder / "stateless" / "1", make_stateless())
     split = save_foreign(folder / "split" / "1", make_old_gru(9))
@@ -69,6 +71,19 @@ async def test_a_shape(batch: int | None, time: int | None, dtype: str, has_init
         np.testing.assert_array_equal(np.concatenate(parts), expected_sums(steps, has_initial=has_initial))
 
     await asyncio.gather(*(run(CUTS[number % len(CUTS)]) for number in range(NUM_SESSIONS)))
+
+
+async def test_a_graph_that_declares_little(client: Client) -> None:
+    """Lengths of 0, symbols that say nothing and missing shapes stand in nobody's way."""
+
+    async def run(number: int) -> None:
+        steps = np.full((5, 3), number, np.float32)
+        async with client.open("vague") as session:
+            answers = [await session.step(part, ["sums"]) for part in (steps[:1], steps[1:])]
+        sums = np.concatenate([answer["sums"].numpy() for answer in answers])
+        np.testing.assert_array_equal(sums, expected_sums(steps, has_initial=False))
+
+    await asyncio.gather(*map(run, range(3)))
 
 
 async def test_constants(client: Client) -> None:

@@ -37,10 +37,7 @@ def check_graph(proto: ModelProto) -> None:
     if external := [tensor.name for tensor in all_tensors(proto) if uses_external_data(tensor)]:
         raise ModelError(f"weight {external[0]} lies in another file, which was not read")
     _check_names(proto.graph)
-    try:
-        onnx.checker.check_model(proto)
-    except (onnx.checker.ValidationError, ValueError) as error:
-        raise ModelError(f"malformed graph: {str(error).splitlines()[0]}") from error
+    _check_format(proto)
 
 
 def check_roles(proto: ModelProto, signature: Signature) -> None:
@@ -140,6 +137,20 @@ def _check_opsets(proto: ModelProto) -> None:
             raise ModelError(f"opset {opset.version} of {name} is too new; export with at most {DOMAINS[opset.domain]}")
         if opset.domain in ("", "ai.onnx") and opset.version < MIN_OPSET:
             raise ModelError(f"opset {opset.version} is too old; export with at least {MIN_OPSET}")
+
+
+def _check_format(proto: ModelProto) -> None:
+    values = [value for value in (*proto.graph.input, *proto.graph.output) if value.type.HasField("tensor_type")]
+    shapeless = [value for value in values if not value.type.tensor_type.HasField("shape")]
+    for value in shapeless:  # onnx's checker demands a shape, onnxruntime does without
+        value.type.tensor_type.shape.SetInParent()
+    try:
+        onnx.checker.check_model(proto)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise ModelError(f"malformed graph: {str(error).splitlines()[0]}") from error
+    finally:
+        for value in shapeless:
+            value.type.tensor_type.ClearField("shape")
 
 
 def _check_names(graph: GraphProto) -> None:

@@ -38,8 +38,8 @@ def find_pairs(inputs: Tensors, outputs: Tensors, flow: Flow, given: Mapping[str
         pairs += _agreed(evidence(*left, flow))
     if not pairs:
         pairs = _by_elimination(inputs, outputs, flow)
-    elif not given:
-        pairs = _leaving_a_stream(pairs, inputs)
+    else:
+        pairs = _leaving_a_stream(pairs, inputs, given)
     places = list(inputs)
     return sorted(pairs, key=lambda pair: places.index(pair.state))
 
@@ -113,19 +113,21 @@ def _agreed(pairs: list[Pair]) -> list[Pair]:
     return pairs
 
 
-def _leaving_a_stream(pairs: list[Pair], inputs: Tensors) -> list[Pair]:
+def _leaving_a_stream(pairs: list[Pair], inputs: Tensors, given: Mapping[str, str]) -> list[Pair]:
     """A model whose every input has a like-named output is fed through one of them; nobody knows which."""
     is_fed = any(tensor.dims != () for name, tensor in inputs.items() if name not in {pair.state for pair in pairs})
-    doubtful = [pair for pair in pairs if not pair.is_certain]
-    if is_fed or not doubtful:
+    if is_fed:
         return pairs
-    if len(doubtful) > 1:
-        _refuse(doubtful)
-    return [pair for pair in pairs if pair.is_certain]
+    found = [pair for pair in pairs if pair.state not in given]
+    doubtful = [pair for pair in found if not pair.is_certain] or found
+    if len(doubtful) != 1 or doubtful == pairs:
+        _refuse(doubtful or pairs)
+    return [pair for pair in pairs if pair not in doubtful]
 
 
 def _refuse(pairs: list[Pair]) -> None:
     named = " and ".join(map(str, pairs[:MAX_NAMED]))
     if len(pairs) > MAX_NAMED:
         named += f" and {len(pairs) - MAX_NAMED} more"
-    raise ModelError(f"states: {named} fit, and the graph does not say which are states: name them with --state IN=OUT")
+    advice = "`conveyor inspect --write --state IN=OUT` takes your word"
+    raise ModelError(f"states: {named} fit, and the graph does not say which are states: {advice}")

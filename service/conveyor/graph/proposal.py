@@ -39,14 +39,17 @@ class Proposal:
         """The signature, if nothing is open.
 
         Raises:
-            ModelError: with every question.
+            ModelError: with every question, or a tensor that no signature can have.
         """
         if self.questions:
             raise ModelError(
                 f"no signature, and the graph leaves open: {'; '.join(self.questions)}. "
                 "Write what is known with `conveyor inspect --write`, and complete it"
             )
-        return Signature.from_json(self.json)
+        try:
+            return Signature.from_json(self.json)
+        except ValueError as error:
+            raise ModelError(f"no signature, and none can be proposed: {error}") from error
 
 
 def propose(proto: ModelProto, given: Mapping[str, str] | None = None) -> Proposal:
