@@ -58,7 +58,7 @@ def check_roles(proto: ModelProto, signature: Signature) -> None:
         raise ModelError("max_token: a model with a context of whole numbers has to say which is the last")
     if signature.logits and signature.max_token is not None and signature.max_token >= signature.logits.shape[0]:
         raise ModelError(f"max_token: {signature.max_token}, but there are {signature.logits.shape[0]} logits")
-    constants = {tensor.name for tensor in proto.graph.initializer}
+    constants = {tensor.name for tensor in proto.graph.initializer} - {state.name for state in signature.states}
     inputs = {value.name: value for value in proto.graph.input if value.name not in constants}
     outputs = {value.name: value for value in proto.graph.output}
     for spec in (*signature.fed, *signature.states):

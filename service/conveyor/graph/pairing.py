@@ -1,6 +1,6 @@
 """Which input of a graph is a state, and which output replaces it. Never by the order of anything."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from conveyor.graph.errors import ModelError
@@ -26,20 +26,22 @@ class Pair:
         return f"{self.state} -> {self.output}"
 
 
-def find_pairs(inputs: Tensors, outputs: Tensors, flow: Flow, given: Mapping[str, str]) -> list[Pair]:
+def find_pairs(
+    inputs: Tensors, outputs: Tensors, flow: Flow, given: Mapping[str, str], valued: Collection[str] = ()
+) -> list[Pair]:
     """The states, in the order of the graph's inputs. `given` has those that a person has named.
+
+    Inputs that are `valued` in the graph are its weights, unless a recurrent operator begins with them.
 
     Raises:
         ModelError: two pairings fit, or one that was given does not; the message names them.
     """
     pairs = [_given_pair(state, output, inputs, outputs) for state, output in given.items()]
-    for evidence in (_by_structure, _by_name):
-        left = _without(inputs, [pair.state for pair in pairs]), _without(outputs, [pair.output for pair in pairs])
+    fed = _without(inputs, valued)
+    for evidence, known in ((_by_structure, inputs), (_by_name, fed)):
+        left = _without(known, [pair.state for pair in pairs]), _without(outputs, [pair.output for pair in pairs])
         pairs += _agreed(evidence(*left, flow))
-    if not pairs:
-        pairs = _by_elimination(inputs, outputs, flow)
-    else:
-        pairs = _leaving_a_stream(pairs, inputs, given)
+    pairs = _leaving_a_stream(pairs, fed, given) if pairs else _by_elimination(fed, outputs, flow)
     places = list(inputs)
     return sorted(pairs, key=lambda pair: places.index(pair.state))
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnx import ModelProto
+from onnx import ModelProto, numpy_helper
 
 from conveyor.graph.axes import Laid, Layout
 from conveyor.graph.constants import compared_values, table_length
@@ -59,10 +59,10 @@ def propose(proto: ModelProto, given: Mapping[str, str] | None = None) -> Propos
         ModelError: two pairings of states and outputs fit, or a given one does not.
     """
     inputs, outputs = graph_tensors(proto)
-    flow = Flow(proto)
-    pairs = find_pairs(inputs, outputs, flow, given or {})
+    flow, valued = Flow(proto), {tensor.name for tensor in proto.graph.initializer}
+    pairs = find_pairs(inputs, outputs, flow, given or {}, valued)
     taken = {pair.state for pair in pairs}, {pair.output for pair in pairs}
-    streams = [tensor for name, tensor in inputs.items() if name not in taken[0]]
+    streams = [tensor for name, tensor in inputs.items() if name not in taken[0] | valued]
     constants = [tensor for tensor in streams if tensor.dims == () and len(streams) > 1]
     streams = [tensor for tensor in streams if tensor not in constants]
     results = [tensor for name, tensor in outputs.items() if name not in taken[1]]
@@ -110,7 +110,16 @@ class _Drafter:
         self._proposal.decisions.append(f"state {pair}: {pair.why}")
         if not pair.is_certain:
             self._ask(f"state {pair}: whether it is one; {pair.why} speak for it")
-        return raw | {"output": pair.output, "initial": None, "initialiser": ""}
+        return raw | {"output": pair.output, "initial": self._initial(pair.state), "initialiser": ""}
+
+    def _initial(self, name: str) -> list[float] | None:
+        """What the graph has the state begin with if nobody feeds it."""
+        found = next((tensor for tensor in self._proto.graph.initializer if tensor.name == name), None)
+        if found is None:
+            return None
+        self._proposal.decisions.append(f"state {name}: begins with what the graph has for it")
+        values: list[float] = numpy_helper.to_array(found).ravel().tolist()
+        return values
 
     def _output(self, laid: Laid, max_token: int | None) -> Draft:
         raw = self._tensor("output", laid)

@@ -146,6 +146,8 @@ def _replace_states(proto: ModelProto, signature: Signature, arenas: tuple[Arena
     _keep(graph.input, [value for value in graph.input if value.name not in inner[0]])
     _keep(graph.output, [value for value in graph.output if value.name not in inner[1]])
     _keep(graph.node, [*before.nodes, *graph.node, *after.nodes])
+    # A state that the graph has a value for, should nobody feed it, begins with what the signature says.
+    _keep(graph.initializer, [tensor for tensor in graph.initializer if tensor.name not in inner[0]])
     graph.initializer.extend([*before.constants, *after.constants])
 
 

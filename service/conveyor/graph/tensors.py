@@ -42,14 +42,13 @@ def _vagueness(dim: Dim) -> int:
 
 
 def graph_tensors(proto: ModelProto) -> tuple[dict[str, GraphTensor], dict[str, GraphTensor]]:
-    """The inputs that have to be fed, and the outputs, by name.
+    """The inputs and the outputs, by name; inputs that have a value in the graph may be weights.
 
     Lengths of 0 stand for unknown ones, as some exporters write them. So do symbols that only one tensor has, if their
     name tells nothing.
     """
-    constants = {tensor.name for tensor in proto.graph.initializer}
     inferred = _inferred(proto)
-    inputs = [_tensor(value, value) for value in proto.graph.input if value.name not in constants]
+    inputs = [_tensor(value, value) for value in proto.graph.input]
     outputs = [_tensor(value, inferred.get(value.name, value)) for value in proto.graph.output]
     uses = Counter(dim for tensor in (*inputs, *outputs) for dim in set(tensor.dims or ()) if isinstance(dim, str))
     known = {symbol for symbol, count in uses.items() if count > 1 or symbol.lower() in BATCH_WORDS | TIME_WORDS}
