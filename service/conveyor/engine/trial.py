@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -70,6 +71,8 @@ def main() -> None:
     bounds = Bounds(**order["bounds"])
     resource.setrlimit(resource.RLIMIT_AS, (bounds.num_bytes, bounds.num_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError):  # where memory is short all the same, this process is the one to go
+        Path("/proc/self/oom_score_adj").write_text("1000")
     for path in order["paths"]:
         signal.alarm(bounds.seconds)  # its default is to end the process, whatever that is doing
         verdict = _verdict(Path(path), bounds)

@@ -24,6 +24,11 @@ class Laid:
     def open(self) -> list[int]:
         return [place for place, dim in self._others() if not isinstance(dim, int)]
 
+    def symbol(self, place: int | None) -> str | None:
+        """What the graph calls the length of an axis."""
+        dim = self.tensor.dims[place] if self.tensor.dims and place is not None else None
+        return dim if isinstance(dim, str) else None
+
     def _others(self) -> list[tuple[int, Dim]]:
         roles = (self.axis.batch, self.axis.time)
         return [(place, dim) for place, dim in enumerate(self.tensor.dims or ()) if place not in roles]
@@ -39,17 +44,12 @@ class Layout:
         self._results = _symbols(outputs)
         self._state_symbols = _symbols(states)
         self.states = [self._laid_state(state) for state in states]
-        batches = {laid.tensor.dims[laid.axis.batch] for laid in self.states if _has_batch(laid)}  # type: ignore[index]
-        self._batches = {symbol for symbol in batches if isinstance(symbol, str)}
-        self._is_batched = any(map(_has_batch, self.states)) or not states
-        if not states:
-            self._batches = self._batches_of_stateless(inputs)
+        self._is_batched = any(laid.axis.batch is not None for laid in self.states) or not states
+        firsts = [Laid(tensor, Axis(batch=0)) for tensor in inputs if not states and tensor.dims]
+        self._batches = _known(laid.symbol(laid.axis.batch) for laid in (*self.states, *firsts))
         self.inputs = [self._laid_input(tensor) for tensor in inputs]
-        self._times = {laid.tensor.dims[laid.axis.time] for laid in self.inputs if laid.axis.time is not None}  # type: ignore[index]
+        self._times = _known(laid.symbol(laid.axis.time) for laid in self.inputs)
         self.outputs = [self._laid_output(tensor) for tensor in outputs]
-
-    def _batches_of_stateless(self, inputs: Sequence[GraphTensor]) -> set[str]:
-        return {tensor.dims[0] for tensor in inputs if tensor.dims and isinstance(tensor.dims[0], str)}
 
     def _laid_state(self, state: GraphTensor) -> Laid:
         """A state has no time axis, so its only free axis is the batch axis."""
@@ -88,7 +88,7 @@ class Layout:
         """Free axes that no symbol explains are the inputs' own: what they have and this one lacks, in their order."""
         free, dims = _free(tensor), tensor.dims or ()
         batch = next((p for p in free if dims[p] in self._batches), None)
-        time = next((p for p in free if p != batch and dims[p] in self._times and dims[p] is not None), None)
+        time = next((p for p in free if p != batch and dims[p] in self._times), None)
         left = [place for place in free if place not in (batch, time)]
         wanted = [role for role in self._order() if (batch if role == "batch" else time) is None]
         for role, place in zip(wanted, left, strict=False):
@@ -103,8 +103,8 @@ class Layout:
         return [role for _, role in sorted(places)]
 
 
-def _has_batch(laid: Laid) -> bool:
-    return laid.axis.batch is not None
+def _known(symbols: Iterable[str | None]) -> set[str]:
+    return {symbol for symbol in symbols if symbol is not None}
 
 
 def _free(tensor: GraphTensor) -> list[int]:
