@@ -18,6 +18,7 @@ from conveyor.graph.model_file import model_from_proto, read_model
 from conveyor.graph.serving import Scatter, build_serving_graph
 from conveyor.signature import Axis, ContextSpec, NoiseSpec, OutputSpec, Signature, StateSpec, TensorSpec
 from tests import models
+from tests.foreign import make_old_gru, make_rated
 
 
 def set_metadata(proto: ModelProto, **entries: str) -> ModelProto:
@@ -237,11 +238,25 @@ def test_refused_graphs(change: Callable[[ModelProto], None], words: str) -> Non
     assert "\n" not in str(caught.value)
 
 
+def without_metadata(proto: ModelProto) -> ModelProto:
+    del proto.metadata_props[:]
+    return proto
+
+
+WHOLE = {
+    "exported": make().SerializeToString(),
+    "bare": without_metadata(make()).SerializeToString(),
+    "old": make_old_gru(9).SerializeToString(),
+    "branches": make_rated().SerializeToString(),
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
 @settings(deadline=None, max_examples=200)
 @given(edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4))
-def test_corrupt_files(edits: list[tuple[float, int]], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_corrupt_files(kind: str, edits: list[tuple[float, int]], tmp_path_factory: pytest.TempPathFactory) -> None:
     """A file with any byte changed is read, or refused in words."""
-    content = bytearray(make().SerializeToString())
+    content = bytearray(WHOLE[kind])
     for place, value in edits:
         content[int(place * len(content))] = value
     path = tmp_path_factory.getbasetemp() / "corrupt.onnx"

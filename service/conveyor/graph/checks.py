@@ -147,13 +147,17 @@ def _check_format(proto: ModelProto) -> None:
     try:
         onnx.checker.check_model(proto)
     except (onnx.checker.ValidationError, ValueError) as error:
-        raise ModelError(f"malformed graph: {str(error).splitlines()[0]}") from error
+        problem = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"malformed graph: {problem}") from error
     finally:
         for value in shapeless:
             value.type.tensor_type.ClearField("shape")
 
 
 def _check_names(graph: GraphProto) -> None:
+    values = [value.type.tensor_type.shape.dim for value in (*graph.input, *graph.output)]
+    if not all(isinstance(name, str) for name in (graph.name, *(dim.dim_param for dims in values for dim in dims))):
+        raise ModelError("malformed graph: its name, or that of a length, is not text")
     for name in value_names(graph):
         if not isinstance(name, str):  # protobuf gives bytes where a name is not UTF-8
             raise ModelError(f"tensor {name!r}: its name is not text")

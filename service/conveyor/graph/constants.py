@@ -1,6 +1,7 @@
 """What a graph's own numbers tell about its inputs."""
 
 import math
+from contextlib import suppress
 
 from onnx import GraphProto, NodeProto, numpy_helper
 
@@ -44,5 +45,9 @@ def _numbers(graph: GraphProto, nodes: list[NodeProto]) -> dict[str, float]:
     for node in nodes:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
             tensors[node.output[0]] = node.attribute[0].t
-    single = {name: tensor for name, tensor in tensors.items() if math.prod(tensor.dims) == 1}
-    return {name: numpy_helper.to_array(tensor).item() for name, tensor in single.items()}
+    numbers = {}
+    for name, tensor in tensors.items():
+        if math.prod(tensor.dims) == 1:
+            with suppress(KeyError, TypeError, ValueError):  # onnxruntime will say what is wrong with it
+                numbers[name] = numpy_helper.to_array(tensor).item()
+    return numbers

@@ -23,7 +23,7 @@ def modernised(proto: ModelProto) -> ModelProto:
         if _opset(proto) < OLDEST_OPSET:
             proto = onnx.version_converter.convert_version(proto, OLDEST_OPSET)
     except Exception as error:  # its C++ raises whatever it finds
-        problem = str(error).splitlines()[0]
+        problem = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"opset {_opset(proto)} cannot be brought to {OLDEST_OPSET}: {problem}") from error
     return proto
 

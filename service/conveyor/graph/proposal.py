@@ -118,7 +118,10 @@ class _Drafter:
         if found is None:
             return None
         self._proposal.decisions.append(f"state {name}: begins with what the graph has for it")
-        values: list[float] = numpy_helper.to_array(found).ravel().tolist()
+        try:
+            values: list[float] = numpy_helper.to_array(found).ravel().tolist()
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"state {name}: its value in the graph cannot be read: {error}") from error
         return values
 
     def _output(self, laid: Laid, max_token: int | None) -> Draft:
