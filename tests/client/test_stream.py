@@ -42,10 +42,10 @@ async def read_out(session: Session, text: str) -> bytes:
 def sent(client: Client) -> list[int]:
     """The number of chunks in each message that the client's stream, not yet begun, will have sent."""
     lengths: list[int] = []
-    open_call = client._stream._open_call
+    open_call = client._connection.stub.Stream
 
-    def open_counted() -> Any:
-        call = open_call()
+    def open_counted(**options: Any) -> Any:
+        call = open_call(**options)
         write = call.write
 
         async def count(message: step_pb2.StreamRequest) -> None:
@@ -55,7 +55,7 @@ def sent(client: Client) -> list[int]:
         call.write = count
         return call
 
-    client._stream._open_call = open_counted
+    client._connection.stub.Stream = open_counted
     return lengths
 
 

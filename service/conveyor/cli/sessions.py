@@ -41,7 +41,7 @@ def _row(session: SessionInfo, now: datetime) -> tuple[str, ...]:
         session.session_id,
         f"{session.model_name}/{session.model_version}",
         str(session.position),
-        "resident" if session.is_resident else "spilled",
+        session.residence,
         format_bytes(session.state_bytes),
         format_seconds((now - session.create_time).total_seconds()),
         format_seconds((session.expire_time - now).total_seconds()),
