@@ -1,4 +1,4 @@
-"""A session whose servers are lost, paused and robbed of it at any moment: each answer comes once, in order and right."""
+"""A session whose servers are lost, paused and robbed at any moment: each answer comes once, in order and right."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from conveyor.client.errors import Aborted, ReplayLost
 from tests.client.world import NUM_SERVERS, World
 
+TOKEN = st.integers(1, 99)
 SERVERS = st.integers(0, NUM_SERVERS - 1)
 
 
@@ -23,22 +24,32 @@ class Trouble(RuleBasedStateMachine):
         """Opens the session."""
         self.world = World(self.max_bytes)
 
-    @rule(tokens=st.lists(st.integers(1, 99), min_size=1, max_size=4), scores=st.booleans())
-    def give(self, tokens: list[int], scores: bool) -> None:
-        """A chunk is given."""
-        self.world.give(tokens, scores)
+    @rule(chunks=st.lists(st.tuples(st.lists(TOKEN, min_size=1, max_size=4), st.booleans()), min_size=1, max_size=3))
+    def give(self, chunks: list[tuple[list[int], bool]]) -> None:
+        """Chunks are given, all at once."""
+        for tokens, scores in chunks:
+            self.world.give(tokens, scores)
 
     @precondition(lambda self: self.world.requests)
-    @rule()
-    def serve(self) -> None:
-        """A chunk reaches the server."""
-        self.world.serve()
+    @rule(count=st.integers(1, 4), saves=st.booleans())
+    def serve(self, count: int, saves: bool) -> None:
+        """Chunks reach the server, which may store a checkpoint after each."""
+        for _ in range(min(count, len(self.world.requests))):
+            self.world.serve()
+            if saves:
+                self.world.save(self.world.leads_to)
 
     @precondition(lambda self: self.world.outcomes)
-    @rule()
-    def hear(self) -> None:
-        """An answer reaches the client."""
-        self.world.hear()
+    @rule(count=st.integers(1, 4))
+    def hear(self, count: int) -> None:
+        """Answers reach the client."""
+        for _ in range(min(count, len(self.world.outcomes))):
+            self.world.hear()
+
+    @rule(server=SERVERS)
+    def wake(self, server: int) -> None:
+        """Some server stores a checkpoint, or finds out that it has lost the session."""
+        self.world.save(server)
 
     @rule(server=SERVERS)
     def reconnect(self, server: int) -> None:
@@ -46,14 +57,10 @@ class Trouble(RuleBasedStateMachine):
         self.world.reconnect(server)
 
     @rule(server=SERVERS)
-    def save(self, server: int) -> None:
-        """A checkpoint is stored, or refused."""
-        self.world.save(server)
-
-    @rule(server=SERVERS)
     def crash(self, server: int) -> None:
-        """A server is lost."""
-        self.world.crash(server)
+        """The stream's server is lost."""
+        self.world.crash(self.world.leads_to)
+        self.world.reconnect(server)
 
     @rule(server=SERVERS)
     def steal(self, server: int) -> None:
@@ -74,6 +81,7 @@ class Trouble(RuleBasedStateMachine):
             assert future.done() == (number < num_answered)
             if future.done():
                 assert future.result().position == world.ends[number]
+                assert future.result().epoch >= (world.futures[number - 1].result().epoch if number else 0)
                 assert list(future.result().log_probabilities) == world.given[: world.ends[number]]
 
     def teardown(self) -> None:
@@ -107,7 +115,7 @@ class BoundTrouble(Trouble):
 
 
 for machine in (Trouble, BoundTrouble):
-    machine.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+    machine.TestCase.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)
 
 TestTrouble = Trouble.TestCase
 TestBoundTrouble = BoundTrouble.TestCase

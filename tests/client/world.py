@@ -11,12 +11,13 @@ from conveyor.client.replay import Replay
 from conveyor.v1 import step_pb2
 
 NUM_SERVERS = 3
+MAX_KEPT = 2
 Outcome = tuple[int, step_pb2.StepResult | ClientError]
 
 
 @dataclass
 class Held:
-    """A session in a server's memory. `tokens` are all that it consumed; `kept` are answers by where they begin."""
+    """A session in a server's memory. `tokens` are all that it consumed; `kept` are a few, by where they begin."""
 
     epoch: int
     tokens: list[int]
@@ -48,12 +49,12 @@ class World:
 
     def __init__(self, max_bytes: int) -> None:
         self.store = Store()
-        self.servers: list[Held | None] = [None] * NUM_SERVERS
+        self.servers: list[Held | None] = [self.store.acquire(0), *[None] * (NUM_SERVERS - 1)]
         self.acknowledged = 0
         self.leads_to = 0
         self.requests: deque[step_pb2.Chunk] = deque()
         self.outcomes: deque[Outcome] = deque()
-        self.lane = Lane("s", 0, replay=Replay("s", 0, max_bytes))
+        self.lane = Lane("s", 0, epoch=self.store.epoch, replay=Replay("s", 0, max_bytes))
         self.pending: dict[int, Pending] = {}
         self.futures: list[asyncio.Future[step_pb2.StepResult]] = []
         self.given: list[int] = []  # every token that the client ever gave
@@ -94,6 +95,10 @@ class World:
             self._resend()
 
     def _resend(self) -> None:
+        if self.lane.must_resume:
+            held = self.servers[self.leads_to]
+            if held is None or self.lane.position not in held.kept:
+                self.steal(self.leads_to)
         for pending in self.lane.restart():
             self._send(pending)
 
@@ -102,6 +107,7 @@ class World:
         self.requests.clear()
         self.outcomes.clear()
         self.leads_to = server
+        self.lane.lose(0.0)
         self._resend()
 
     # The servers.
@@ -123,8 +129,8 @@ class World:
         end = chunk.position + len(chunk.tokens)
         if chunk.position == len(held.tokens):
             held.tokens += chunk.tokens
-            held.kept = {start: kept for start, kept in held.kept.items() if start >= acknowledged}
             held.kept[chunk.position] = chunk
+            held.kept = dict(list(held.kept.items())[-MAX_KEPT:])
         elif chunk.position not in held.kept or held.kept[chunk.position].tokens != chunk.tokens:
             raise WrongPosition("elsewhere", position=len(held.tokens))
         durable = self.store.base(acknowledged)

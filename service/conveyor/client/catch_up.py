@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 from conveyor.client.connection import Connection
 from conveyor.client.errors import ClientError, ReplayLost, WrongPosition
 from conveyor.client.lane import Lane
-from conveyor.v1 import step_pb2
+from conveyor.client.opening import resumed
+from conveyor.v1 import session_pb2, step_pb2
 
 Response = TypeVar("Response")
 
@@ -30,6 +31,19 @@ async def catch_up(connection: Connection, lane: Lane, position: int, deadline: 
         response = await connection.call(connection.stub.Step, request, deadline - monotonic(), lane.shard)
         lane.sees(response.result.epoch)
         lane.replayed_steps += num_steps
+
+
+async def resume(connection: Connection, lane: Lane) -> session_pb2.Session:
+    """Has a server take the session up where its client can go on.
+
+    Raises:
+        NotFound: it is unknown, expired or closed.
+        FailedPrecondition: all that is stored of it is ahead of the client.
+    """
+    request = session_pb2.ResumeSessionRequest(
+        session_id=lane.session_id, received_position=lane.position, epoch=lane.epoch
+    )
+    return await resumed(connection, request, lane.shard)
 
 
 def position_behind(error: ClientError, lane: Lane) -> int | None:

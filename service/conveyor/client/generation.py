@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from conveyor.client.backoff import Backoff
-from conveyor.client.catch_up import catch_up, position_behind
+from conveyor.client.catch_up import catch_up, position_behind, resume
 from conveyor.client.connection import Connection, pause, sleep_before_retry
 from conveyor.client.errors import (
     ClientError,
@@ -92,7 +92,7 @@ class GenerationCall:
         self._deadline = 0.0
         self._backoff, self._patience = Backoff(), Patience()
         self._behind: int | None = None  # where the session came back, if that is not where its client is
-        self._is_started = False
+        self._is_started = self._is_lost = False
         self._was_loose = lane.is_loose
         request.session_id = lane.session_id
         request.position = lane.next_position
@@ -170,7 +170,12 @@ class GenerationCall:
         if self._behind is not None or self._follows(error) or (isinstance(error, NotFound) and self._lane.doubts(now)):
             await pause(error, self._backoff, self._deadline)
             return
+        if self._is_lost and self._lane.epoch and isinstance(error, WrongPosition):
+            await pause(error, self._backoff, self._deadline)
+            await self._go_back()
+            return
         if error.is_retriable:
+            self._is_lost = True
             self._lane.lose(now)
         else:
             self._settle(error)
@@ -184,6 +189,13 @@ class GenerationCall:
         self._lane.is_loose, self._was_loose = True, False
         self._request.position = error.position
         return True
+
+    async def _go_back(self) -> None:
+        """Has the session go back to where its client is: tokens were drawn that it did not read, and are not kept."""
+        session = await resume(self._connection, self._lane)
+        self._lane.sees(session.epoch)
+        if session.position < self._lane.position:
+            self._behind = session.position
 
     def _settle(self, error: ClientError) -> None:
         """Leaves the lane as the error tells."""

@@ -13,6 +13,7 @@ from conveyor.client.errors import (
     ClientError,
     NotFound,
     ReplayLost,
+    ResourceExhausted,
     SessionEnded,
     StepTimeout,
     WrongPosition,
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 # After these the session lives on in the store, if its server has one.
 _GOES_ON = {"drained", "moved"}
+# A chunk that failed so was not taken.
+_UNTAKEN = {Aborted.default_code, NotFound.default_code, ResourceExhausted.default_code, WrongPosition.default_code}
 # After a lost connection another server may have been asked, which has never heard of the session, until the right one
 # is back. For so many seconds NOT_FOUND is not believed.
 DOUBT_SECONDS = 5.0
@@ -51,6 +54,7 @@ class Lane:
         "is_adrift",
         "is_loose",
         "is_new",
+        "must_resume",
         "next_position",
         "position",
         "replay",
@@ -72,6 +76,7 @@ class Lane:
         self.stream: Stream | None = None
         self.is_new = True  # nothing was answered on its stream
         self.is_adrift = False  # its stream leads elsewhere than the session: it is to take another
+        self.must_resume = False  # answers are lost: the session is to go back to where they can be given again
         self._end: tuple[str, int] | None = None
         self._is_ended = False
         self._doubt: NotFound | None = None
@@ -120,11 +125,13 @@ class Lane:
         """Takes the news that the server has ended the session. It may go on elsewhere."""
         self._end = (reason, position)
         self._is_ended = reason not in _GOES_ON
-        self.is_adrift = not self._is_ended
+        self.is_new = self.is_adrift = not self._is_ended
 
     def lose(self, now: float) -> None:
         """Takes the news that the connection or the server was lost."""
         self._doubt_ends = now + DOUBT_SECONDS
+        for pending in self.chunks:
+            pending.may_be_taken |= pending.is_sent
 
     def doubts(self, now: float) -> bool:
         """True while NOT_FOUND may come from a server that has never heard of the session."""
@@ -145,16 +152,14 @@ class Lane:
 
     def answered(self, pending: Pending, result: step_pb2.StepResult) -> bool:
         """Takes the answer of the oldest chunk. False if this is none to take: it must be asked for again."""
-        if result.epoch != self.epoch and not self.sees(result.epoch):
-            pending.is_sent = False
-            return False
-        if self.chunks[0] is not pending:
-            pending.is_sent = False
+        is_fenced = result.epoch != self.epoch and not self.sees(result.epoch)
+        if is_fenced or self.chunks[0] is not pending:
+            pending.is_sent, pending.may_be_taken = False, True
             return False
         self.chunks.popleft()
         self._backoff = None
         if self.is_new:
-            self.is_new = False
+            self.is_new = self.is_adrift = False
             self._end = self._doubt = None
         if pending.future is None:
             self.replayed_steps += pending.num_steps
@@ -190,8 +195,9 @@ class Lane:
     def failed(self, pending: Pending, error: ClientError, now: float) -> list[Pending]:
         """Takes the failure of a chunk. Returns the chunks that are given up; the others wait to be sent again."""
         pending.is_sent = False
+        pending.may_be_taken |= error.code not in _UNTAKEN
         if self.chunks[0] is not pending:  # one ahead of it failed first and will be sent again
-            if isinstance(error, Aborted | WrongPosition):
+            if isinstance(error, Aborted | WrongPosition | NotFound):
                 return []
         elif isinstance(error, WrongPosition) and error.position is not None:
             return self._follow(pending, error, error.position)
@@ -203,8 +209,9 @@ class Lane:
         """Whether to take another stream, because this one may lead elsewhere than the session."""
         if not isinstance(error, NotFound) or self._is_ended:
             return False
-        # A session that was just opened may be where its shard is by now, and the stream where it was.
-        self.is_adrift = self.doubts(now) or (self.is_new and self._doubt is None)
+        # A session that was just opened may be where its shard is by now, and the stream where it was; and one that is
+        # stored may be another server's by now.
+        self.is_adrift = self.doubts(now) or (self._doubt is None and (self.is_new or self.epoch > 0))
         self._doubt = error
         return self.is_adrift
 
@@ -214,7 +221,10 @@ class Lane:
             self._rebase(position)
             return []
         if not pending.is_replay and position > pending.chunk.position:
-            return self.give_up(pending, error)  # it was consumed and its answer is lost
+            if not (self.epoch and pending.may_be_taken):
+                return self.give_up(pending, error)  # somebody else moved the session, or its answer is lost
+            self.must_resume = True
+            return []
         try:
             return self._rewind(position)
         except ReplayLost as lost:
@@ -286,6 +296,7 @@ class Lane:
 
     def restart(self) -> deque[Pending]:
         """All that is to be sent again, in order, with what has been learnt since."""
+        self.must_resume = False
         for pending in self.chunks:
             pending.is_sent = True
             pending.chunk.acknowledged_position = self.position

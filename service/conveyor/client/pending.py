@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 class Pending:
     """A chunk that waits for its answer. `is_sent` is False while it waits to be sent (again).
 
+    `may_be_taken` tells that a server may have consumed it, and the answer is lost.
     `future` is None for one that was answered before the session's server was lost: its answer is nobody's.
     """
 
-    __slots__ = ("chunk", "deadline", "future", "is_sent", "lane", "num_steps", "request_id")
+    __slots__ = ("chunk", "deadline", "future", "is_sent", "lane", "may_be_taken", "num_steps", "request_id")
 
     def __init__(
         self,
@@ -32,7 +33,7 @@ class Pending:
         self.deadline = deadline
         self.future = future
         self.request_id = 0  # given when it is sent
-        self.is_sent = False
+        self.is_sent = self.may_be_taken = False
 
     @property
     def is_replay(self) -> bool:

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self
 
-from conveyor.client.catch_up import call_at_position
+from conveyor.client.catch_up import call_at_position, resume
 from conveyor.client.connection import Connection
 from conveyor.client.durability import Durability, durability_message
 from conveyor.client.errors import ClientError, NotFound
@@ -16,7 +16,7 @@ from conveyor.client.generation import GenerationCall, request_from
 from conveyor.client.inputs import Inputs, Tokens, chunk_from, outputs_from, tokens_from
 from conveyor.client.lane import Lane
 from conveyor.client.message import message_from
-from conveyor.client.opening import Opening, opened, resumed
+from conveyor.client.opening import Opening, opened
 from conveyor.client.results import GeneratedToken, Model, SessionInfo, StepResult, session_from
 from conveyor.client.streams import Streams
 from conveyor.v1 import session_pb2, step_pb2
@@ -167,10 +167,7 @@ class Session:
         If it came back behind what was answered, the next step leads it back first.
         """
         self._lane.check_open()
-        request = session_pb2.ResumeSessionRequest(
-            session_id=self.id, received_position=self._lane.position, epoch=self._lane.epoch
-        )
-        session = await resumed(self._connection, request, self._lane.shard)
+        session = await resume(self._connection, self._lane)
         self._lane.found(session.position, session.epoch)
         return session_from(session)
 

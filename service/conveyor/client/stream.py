@@ -14,6 +14,7 @@ from weakref import WeakSet
 import grpc
 
 from conveyor.client.backoff import Backoff
+from conveyor.client.catch_up import resume
 from conveyor.client.connection import Connection
 from conveyor.client.errors import ClientError, Unavailable, WrongPosition, from_call, from_result, from_status
 from conveyor.client.lane import Lane
@@ -58,6 +59,7 @@ class Stream:
         self._last_id = 0
         self._expiry: asyncio.TimerHandle | None = None
         self._runner: asyncio.Task[None] | None = None
+        self._resuming: set[asyncio.Task[None]] = set()
         self._call: Any = None
         self._patience = Patience()
         self._quiet_since = 0.0  # the last message, or the first chunk that waits for one
@@ -94,6 +96,8 @@ class Stream:
 
     def stop(self) -> None:
         """Ends the call."""
+        for task in self._resuming:
+            task.cancel()
         if self._expiry is not None:
             self._expiry.cancel()
         if self._runner is None:
@@ -235,14 +239,32 @@ class Stream:
     def _resend(self, lane: Lane) -> None:
         if not lane.must_resend or lane.stream is not self:
             return  # a reconnection was first
-        if not lane.is_adrift:
+        if lane.must_resume:
+            self._resuming.add(task := self._loop.create_task(self._resume(lane)))
+            task.add_done_callback(self._resuming.discard)
+        elif lane.is_adrift:
+            self._move(lane)
+        else:
             self.carry(lane)
-            return
+
+    def _move(self, lane: Lane) -> None:
         self._forget(lane.chunks)
         for pending in lane.chunks:
             pending.request_id = 0  # the next stream gives its own
         self._home.leave(lane)
         self._home.join(lane).carry(lane)
+
+    async def _resume(self, lane: Lane) -> None:
+        """Has the session go back to where its client can have all answers again."""
+        try:
+            session = await resume(self._connection, lane)
+        except ClientError as error:
+            if lane.chunks:
+                self._forget(lane.give_up(lane.chunks[0], error))
+            return
+        lane.found(session.position, session.epoch)
+        lane.must_resume = False
+        self._resend(lane)
 
     def _expire(self) -> None:
         """Gives up chunks whose deadline has passed. One timer for all: a timer each would cost more than the chunk."""
