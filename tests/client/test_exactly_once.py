@@ -90,6 +90,8 @@ class Trouble(RuleBasedStateMachine):
             self.world.reconnect(0)
             self.world.settle()
             assert all(future.done() for future in self.world.futures)
+            for future in self.world.futures:
+                future.exception()  # asyncio complains of one that nobody looked at
             self.answers_are_right()
             self.world.loop.close()
 

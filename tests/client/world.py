@@ -98,7 +98,8 @@ class World:
         if self.lane.must_resume:
             held = self.servers[self.leads_to]
             if held is None or self.lane.position not in held.kept:
-                self.steal(self.leads_to)
+                held = self.servers[self.leads_to] = self.store.acquire(self.lane.position)
+            self.lane.went_back(held.epoch)
         for pending in self.lane.restart():
             self._send(pending)
 

@@ -164,6 +164,7 @@ class GenerationCall:
 
     async def _recover(self, error: ClientError) -> None:
         """Readies the next attempt, or raises `error` if none can succeed."""
+        self._connection.check_open()
         now = monotonic()
         error = self._lane.explained(error)
         self._behind = position_behind(error, self._lane)

@@ -98,12 +98,19 @@ class Lane:
         self.is_adrift = False
 
     def found(self, position: int, epoch: int) -> None:
-        """Takes what the server tells of a session that was resumed, unless chunks are in flight.
+        """Takes what a server tells of a session that it was asked to resume.
 
         If it is behind what was answered, the next chunk will find out too, and lead it back here.
         """
         if self.sees(epoch) and not self.chunks and position >= self.position:
             self.settle(position)
+
+    def went_back(self, epoch: int) -> None:
+        """Takes the news that a server has the session where all answers can be had again."""
+        self.sees(epoch)
+        self.must_resume = False
+        for pending in self.chunks:
+            pending.may_be_taken = False  # what is refused now is not what was taken
 
     @property
     def is_ended(self) -> bool:

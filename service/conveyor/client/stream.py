@@ -262,8 +262,7 @@ class Stream:
             if lane.chunks:
                 self._forget(lane.give_up(lane.chunks[0], error))
             return
-        lane.found(session.position, session.epoch)
-        lane.must_resume = False
+        lane.went_back(session.epoch)
         self._resend(lane)
 
     def _expire(self) -> None:
