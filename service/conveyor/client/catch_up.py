@@ -33,7 +33,7 @@ async def catch_up(connection: Connection, lane: Lane, position: int, deadline: 
         lane.replayed_steps += num_steps
 
 
-async def resume(connection: Connection, lane: Lane) -> session_pb2.Session:
+async def resume(connection: Connection, lane: Lane, seconds: float | None = None) -> session_pb2.Session:
     """Has a server take the session up where its client can go on.
 
     Raises:
@@ -43,7 +43,7 @@ async def resume(connection: Connection, lane: Lane) -> session_pb2.Session:
     request = session_pb2.ResumeSessionRequest(
         session_id=lane.session_id, received_position=lane.position, epoch=lane.epoch
     )
-    return await resumed(connection, request, lane.shard)
+    return await resumed(connection, request, lane.shard, seconds)
 
 
 def position_behind(error: ClientError, lane: Lane) -> int | None:

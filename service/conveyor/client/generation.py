@@ -9,13 +9,14 @@ import grpc
 
 from conveyor.client.backoff import Backoff
 from conveyor.client.catch_up import catch_up, position_behind, resume
-from conveyor.client.connection import Connection, pause, sleep_before_retry
+from conveyor.client.connection import Connection, pause
 from conveyor.client.errors import (
     ClientError,
     DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
+    ReplayLost,
     Unavailable,
     WrongPosition,
     from_call,
@@ -92,7 +93,8 @@ class GenerationCall:
         self._deadline = 0.0
         self._backoff, self._patience = Backoff(), Patience()
         self._behind: int | None = None  # where the session came back, if that is not where its client is
-        self._is_started = self._is_lost = False
+        self._is_started = self._is_lost = self._is_finished = False
+        self._must_resume = False
         self._was_loose = lane.is_loose
         request.session_id = lane.session_id
         request.position = lane.next_position
@@ -104,8 +106,7 @@ class GenerationCall:
         self._deadline = monotonic() + self._timeout
         while True:
             try:
-                if self._behind is not None:
-                    await catch_up(self._connection, self._lane, self._behind, self._deadline)
+                await self._go_back()
                 async for message in self._messages():
                     self._advance(message)
                     for token in generated_tokens(message, self._model.vocabulary):
@@ -115,6 +116,8 @@ class GenerationCall:
             except ClientError as failure:
                 error = failure
             else:
+                return
+            if self._is_finished:
                 return
             await self._recover(error)
 
@@ -152,7 +155,8 @@ class GenerationCall:
         request = self._request
         self._lane.drew(message.position, [*request.tokens, *message.tokens])
         self._lane.stored(message.durable_position)
-        self._lane.is_loose = not message.finish_reason
+        self._is_finished = bool(message.finish_reason)
+        self._lane.is_loose = not self._is_finished
         request.position = message.position
         request.max_tokens -= len(message.tokens)
         request.num_generated += len(message.tokens)
@@ -162,25 +166,38 @@ class GenerationCall:
         self._patience.reset()
         self._deadline = monotonic() + self._timeout
 
+    async def _go_back(self) -> None:
+        """After a loss, has the session come to where its client is, wherever it is now."""
+        lane, seconds = self._lane, self._deadline - monotonic()
+        if self._must_resume:
+            session = await resume(self._connection, lane, seconds)
+            lane.sees(session.epoch)
+            self._behind = session.position if session.position < lane.position else None
+            self._must_resume = False
+        if self._behind is not None:
+            await catch_up(self._connection, lane, self._behind, self._deadline)
+            self._behind = None
+
     async def _recover(self, error: ClientError) -> None:
         """Readies the next attempt, or raises `error` if none can succeed."""
         self._connection.check_open()
-        now = monotonic()
-        error = self._lane.explained(error)
+        now, error = monotonic(), self._lane.explained(error)
         self._behind = position_behind(error, self._lane)
-        if self._behind is not None or self._follows(error) or (isinstance(error, NotFound) and self._lane.doubts(now)):
-            await pause(error, self._backoff, self._deadline)
-            return
-        if self._is_lost and self._lane.epoch and isinstance(error, WrongPosition):
-            await pause(error, self._backoff, self._deadline)
-            await self._go_back()
-            return
         if error.is_retriable:
             self._is_lost = True
             self._lane.lose(now)
-        else:
+        elif self._behind is None and not self._follows(error) and not self._may_be_back(error, now):
             self._settle(error)
-        await sleep_before_retry(error, self._backoff, self._deadline)
+            raise error
+        self._must_resume = self._is_lost and self._lane.epoch > 0
+        await pause(error, self._backoff, self._deadline)
+
+    def _may_be_back(self, error: ClientError, now: float) -> bool:
+        """True if what the error tells of may be the loss of a server, which another one can make good."""
+        if isinstance(error, WrongPosition):
+            # More was drawn than was read, and is not kept: the session can go back.
+            return self._is_lost and self._lane.epoch > 0 and not isinstance(error, ReplayLost)
+        return isinstance(error, NotFound) and self._lane.doubts(now)
 
     def _follows(self, error: ClientError) -> bool:
         """Goes to where the session is, if a generation before this one was left early."""
@@ -190,13 +207,6 @@ class GenerationCall:
         self._lane.is_loose, self._was_loose = True, False
         self._request.position = error.position
         return True
-
-    async def _go_back(self) -> None:
-        """Has the session go back to where its client is: tokens were drawn that it did not read, and are not kept."""
-        session = await resume(self._connection, self._lane)
-        self._lane.sees(session.epoch)
-        if session.position < self._lane.position:
-            self._behind = session.position
 
     def _settle(self, error: ClientError) -> None:
         """Leaves the lane as the error tells."""

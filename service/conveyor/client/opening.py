@@ -34,14 +34,18 @@ class Opening:
             await self._session.__aexit__(kind, error, trace)
 
 
-async def resumed(connection: Connection, request: session_pb2.ResumeSessionRequest, shard: str) -> session_pb2.Session:
-    """Takes a session up.
+async def resumed(
+    connection: Connection, request: session_pb2.ResumeSessionRequest, shard: str, seconds: float | None = None
+) -> session_pb2.Session:
+    """Takes a session up. `seconds` is how long that may take, by default as long as any call.
 
     Raises:
         NotFound: it is unknown, expired or closed.
     """
-    session: session_pb2.Session = (await connection.call(connection.stub.ResumeSession, request, shard=shard)).session
-    return session
+    response: session_pb2.ResumeSessionResponse = await connection.call(
+        connection.stub.ResumeSession, request, seconds, shard
+    )
+    return response.session
 
 
 async def opened(

@@ -260,6 +260,7 @@ class Core:
         if not tokens:
             return False
         work.max_tokens -= len(tokens)
+        work.num_generated += len(tokens)
         work.tokens, work.position, work.is_continuation = [], session.position, True
         if not work.max_tokens and tokens[-1].finish_reason is None:
             tokens[-1].finish_reason = FinishReason.LENGTH

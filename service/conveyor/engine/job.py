@@ -157,11 +157,12 @@ class GenerationJob(Job):
         self.latest: deque[int] = deque(maxlen=max(map(len, generation.stop_sequences), default=1))
         if generation.is_continuation and session.drawn is not None:
             self.kept = session.drawn
-            self.latest.extend(self.kept.tokens)
         else:
             self.kept = Drawn(session.position, generation.tokens)
         if generation.num_generated:
-            self.latest.extend(generation.tokens[-generation.num_generated :])
+            # Some of them may be the session's already: it remembers as many as the longest stop sequence has.
+            told = (*(session.seen or ()), *generation.tokens)
+            self.latest.extend(told[-generation.num_generated :])
 
     def begin(self) -> None:
         if self.session.pending is not None:
