@@ -218,6 +218,9 @@ class Stream:
         if lane is None or lane.stream is not self:
             return
         lane.end(_END_REASONS.get(end.reason, "unknown"), end.position)
+        if lane.is_ended:
+            self._home.release(lane)
+            return
         lane.lose(monotonic())
         if not lane.chunks:
             self._home.leave(lane)
