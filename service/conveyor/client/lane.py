@@ -171,10 +171,10 @@ class Lane:
         if pending.future is None:
             self.replayed_steps += pending.num_steps
             return True
-        self.position = result.position
+        self.position = position = result.position
         self.is_loose = False
         if self.replay is not None:
-            self.replay.keep(pending.chunk, pending.num_steps)
+            self.replay.keep(pending.chunk, position - pending.num_steps, pending.num_steps)
             self.stored(result.durable_position)
         if not pending.future.done():
             pending.future.set_result(result)

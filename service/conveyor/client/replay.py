@@ -2,7 +2,6 @@
 
 from array import array
 from collections import deque
-from collections.abc import Iterable
 
 from conveyor.client.errors import ReplayLost
 from conveyor.v1 import step_pb2
@@ -11,6 +10,7 @@ from conveyor.v1 import step_pb2
 STRETCH_TOKENS = 512
 # About what a stretch takes in memory beside its tokens, and a message beside its tensors.
 STRETCH_BYTES = 256
+TOKEN_BYTES = 8
 MESSAGE_BYTES = 1024
 
 _SCORING = step_pb2.Scoring()
@@ -40,11 +40,7 @@ class TokenStretch:
     @property
     def num_bytes(self) -> int:
         """About what it takes in memory."""
-        return STRETCH_BYTES + self.tokens.itemsize * len(self.tokens)
-
-    def takes(self, num_tokens: int, is_generated: bool) -> bool:
-        """True if so many more may stand behind these."""
-        return is_generated == self.is_generated and len(self.tokens) + num_tokens <= STRETCH_TOKENS
+        return STRETCH_BYTES + TOKEN_BYTES * len(self.tokens)
 
     def cut(self, position: int) -> None:
         """Forgets the tokens before a position."""
@@ -64,9 +60,9 @@ class InputStretch:
 
     __slots__ = ("_message", "end", "num_bytes", "start")
 
-    def __init__(self, message: step_pb2.Chunk, end: int) -> None:
+    def __init__(self, message: step_pb2.Chunk, start: int, end: int) -> None:
         self._message = message
-        self.start = message.position
+        self.start = start
         self.end = end
         self.num_bytes = MESSAGE_BYTES + message.ByteSize()
 
@@ -89,7 +85,7 @@ class InputStretch:
 class Replay:
     """The inputs of one session from position `start` to `end`. Of more than `max_bytes` the oldest are forgotten."""
 
-    __slots__ = ("_max_bytes", "_num_bytes", "_session_id", "_stretches", "end", "start")
+    __slots__ = ("_last", "_max_bytes", "_num_bytes", "_session_id", "_stretches", "end", "start")
 
     def __init__(self, session_id: str, position: int, max_bytes: int) -> None:
         self._session_id = session_id
@@ -99,23 +95,29 @@ class Replay:
     def reset(self, position: int) -> None:
         """Begins anew at a position, where there is no telling what was consumed before it."""
         self._stretches: deque[TokenStretch | InputStretch] = deque()
+        self._last: TokenStretch | None = None  # the last stretch, if it takes tokens
         self._num_bytes = 0
         self.start = self.end = position
 
-    def keep(self, chunk: step_pb2.Chunk, num_steps: int) -> None:
-        """Takes a chunk that was answered. Its position is set."""
-        if chunk.tokens:
-            stretch = self._keep_tokens(chunk.position, chunk.tokens, num_steps, False)
+    def keep(self, chunk: step_pb2.Chunk, position: int, num_steps: int) -> None:
+        """Takes a chunk of so many steps that was answered, and had begun at this position."""
+        tokens = chunk.tokens
+        if tokens:
+            stretch = self._room(position, num_steps, False)
+            stretch.tokens.extend(tokens)
             stretch.is_scored = chunk.HasField("scoring")
+            self._grow(position + num_steps, TOKEN_BYTES * num_steps)
         else:
-            self._follow(chunk.position)
-            self._add(InputStretch(chunk, chunk.position + num_steps))
-        self._bound()
+            if position != self.end:
+                self.reset(position)
+            self._add(InputStretch(chunk, position, position + num_steps))
+            self._last = None
+            self._grow(position + num_steps, 0)
 
     def keep_generated(self, position: int, tokens: list[int]) -> None:
         """Takes tokens that a generation consumed from a position on: of its prompt, or drawn."""
-        self._keep_tokens(position, tokens, len(tokens), True)
-        self._bound()
+        self._room(position, len(tokens), True).tokens.extend(tokens)
+        self._grow(position + len(tokens), TOKEN_BYTES * len(tokens))
 
     def forget(self, position: int) -> None:
         """Drops what came before a position."""
@@ -139,30 +141,29 @@ class Replay:
         starts = [(stretch, max(position, stretch.start)) for stretch in self._stretches if stretch.end > position]
         return [(stretch.chunk(self._session_id, start), stretch.end - start) for stretch, start in starts]
 
-    def _keep_tokens(self, position: int, tokens: Iterable[int], num_tokens: int, is_generated: bool) -> TokenStretch:
-        self._follow(position)
-        last = self._stretches[-1] if self._stretches else None
-        if type(last) is not TokenStretch or not last.takes(num_tokens, is_generated):
-            last = TokenStretch(position, is_generated)
-            self._add(last)
-        last.tokens.extend(tokens)
-        self._num_bytes += last.tokens.itemsize * num_tokens
-        self.end = position + num_tokens
-        return last
-
-    def _follow(self, position: int) -> None:
+    def _room(self, position: int, num_tokens: int, is_generated: bool) -> TokenStretch:
+        """The stretch that takes so many tokens."""
+        last = self._last
         if position != self.end:  # somebody else moved the session
             self.reset(position)
+        elif last is not None and last.is_generated == is_generated and len(last.tokens) + num_tokens <= STRETCH_TOKENS:
+            return last
+        self._last = last = TokenStretch(position, is_generated)
+        self._add(last)
+        return last
 
     def _add(self, stretch: TokenStretch | InputStretch) -> None:
         self._stretches.append(stretch)
         self._num_bytes += stretch.num_bytes
-        self.end = stretch.end
+
+    def _grow(self, end: int, num_bytes: int) -> None:
+        self.end = end
+        self._num_bytes += num_bytes
+        while self._num_bytes > self._max_bytes:
+            self._drop()
+            self.start = self._stretches[0].start if self._stretches else end
 
     def _drop(self) -> None:
         self._num_bytes -= self._stretches.popleft().num_bytes
-
-    def _bound(self) -> None:
-        while self._num_bytes > self._max_bytes:
-            self._drop()
-            self.start = self._stretches[0].start if self._stretches else self.end
+        if not self._stretches:
+            self._last = None

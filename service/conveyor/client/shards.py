@@ -19,17 +19,17 @@ class Shards:
         InvalidArgument: there are none.
     """
 
-    def __init__(self, num_shards: int) -> None:
-        if num_shards < 1:
-            raise InvalidArgument(f"shards: must be at least 1, got {num_shards}", field="shards")
-        self._num_shards = num_shards
+    def __init__(self, count: int) -> None:
+        if count < 1:
+            raise InvalidArgument(f"shards: must be at least 1, got {count}", field="shards")
+        self.count = count
         self._own = token_hex(8)
 
     def of(self, session_id: str) -> str:
         """The shard of a session."""
-        if self._num_shards == 1:
+        if self.count == 1:
             return self._own
-        return str(crc32(session_id.encode()) % self._num_shards)
+        return str(crc32(session_id.encode()) % self.count)
 
     def mint(self, shard: str | None = None) -> str:
         """A new session id, of this shard if one is given."""

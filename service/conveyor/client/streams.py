@@ -83,10 +83,14 @@ class Streams:
 
     def retire(self, stream: Stream) -> None:
         """Ends a stream if nobody needs it any more."""
-        if not stream.is_needed:
-            if self._newest.get(stream.shard) is stream:
-                del self._newest[stream.shard]
-            stream.stop()
+        is_newest = self._newest.get(stream.shard) is stream
+        # Of many shards each begins anew where a balancer has it by then. A lone stream stays: to open it again would
+        # cost a session as much as its own opening.
+        if stream.is_needed or (is_newest and self._connection.shards.count == 1):
+            return
+        if is_newest:
+            del self._newest[stream.shard]
+        stream.stop()
 
     def gone(self, stream: Stream) -> None:
         """Forgets a stream that has ended."""
