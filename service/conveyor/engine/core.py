@@ -3,6 +3,8 @@
 Work is accepted; batches come out; results go in; outcomes wait in `outbox.ready` for whoever delivers them.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from conveyor.engine.assembly import Assembler, Assembly
@@ -15,9 +17,10 @@ from conveyor.engine.outbox import Outbox
 from conveyor.engine.residence import Residence
 from conveyor.engine.scheduler import STEP_ROWS, Batch, Scheduler
 from conveyor.engine.session import Kept, Session
+from conveyor.engine.spilled import Rows
 from conveyor.engine.table import SessionTable
 from conveyor.engine.validation import Validator
-from conveyor.engine.work import Answer, Array, Chunk, EndReason, FinishReason, Generation, Sink, Token
+from conveyor.engine.work import Answer, Array, Chunk, EndReason, Generation, Sink, Token
 from conveyor.errors import (
     Aborted,
     ConveyorError,
@@ -25,6 +28,7 @@ from conveyor.errors import (
     NotFound,
     ResourceExhausted,
     RunFailed,
+    Unavailable,
     WrongPosition,
 )
 from conveyor.signature import Signature
@@ -46,11 +50,12 @@ class Core:
         is_ragged: bool,
         max_run_steps: int,
         max_batch: int,
+        constants: Callable[[Rows], bytes] | None = None,
     ) -> None:
         self._limits = limits
         self._validator = Validator(signature, limits)
         self._assembler = Assembler(signature)
-        self._scheduler = Scheduler(max_batch, max_run_steps, is_ragged=is_ragged)
+        self._scheduler = Scheduler(max_batch, max_run_steps, is_ragged=is_ragged, constants=constants)
         self.table = SessionTable(limits)
         # A run writes to spare slots, so there must be a batch of them beyond those that hold sessions.
         num_slots = limits.num_slots + max_batch
@@ -100,13 +105,14 @@ class Core:
         else:
             self._check_order(session, work)  # first: what is in flight decides whether a token is pending
             self._validator.generation(work, has_pending=session.pending is not None)
-            if session.drawn is not None and self._draw_again(session, work, session.drawn):
-                return
             job = GenerationJob(session, work, now)
+            if session.drawn is not None and (again := session.drawn.asked_for(work, job.seed, session.session_id)):
+                self._check_room()
+                self._draw_again(job, session.drawn, again, now)
+                return
             acknowledged = None
         self._check_position(session, work.position)
-        if self.outbox.num_waiting >= self._limits.max_waiting_chunks:
-            raise ResourceExhausted("queue", f"{self.outbox.num_waiting} requests are waiting, the most allowed")
+        self._check_room()
         session.acknowledged = session.tail if acknowledged is None else acknowledged
         self._queue(session, job, now)
 
@@ -225,7 +231,7 @@ class Core:
         """Ends a session; its waiting work fails, its slots are freed once no run uses them."""
         self.table.remove(session)
         self._scheduler.discard(session)
-        problem = NotFound(f"session_id: session {session.session_id!r} has ended: {reason.value}")
+        problem = _problem_of(session, reason)
         self.outbox.refuse(session, problem)
         for job in list(session.jobs):
             self._settle(job, problem)
@@ -254,21 +260,16 @@ class Core:
                 return True
         return False
 
-    def _draw_again(self, session: Session, work: Generation, drawn: Drawn) -> bool:
-        """Sends the tokens that were drawn already of what this asks for; True if they are all of it."""
-        tokens = drawn.asked_for(work, session.session_id)[: work.max_tokens]
-        if not tokens:
-            return False
-        work.max_tokens -= len(tokens)
-        work.num_generated += len(tokens)
-        work.tokens, work.position, work.is_continuation = [], session.position, True
-        if not work.max_tokens and tokens[-1].finish_reason is None:
-            tokens[-1].finish_reason = FinishReason.LENGTH
-        is_done = tokens[-1].finish_reason is not None
-        self.outbox.num_waiting += is_done
-        for token in tokens:
-            self.outbox.tell(session, (work.sink, work.tag, token), is_last=token.finish_reason is not None)
-        return is_done
+    def _draw_again(self, job: GenerationJob, drawn: Drawn, tokens: list[Token], now: float) -> None:
+        """Sends the tokens that were drawn already of what this asks for, then draws on if they are not all of it."""
+        self.outbox.num_waiting += 1
+        for token in job.repeat(drawn, tokens):
+            is_last = token.finish_reason is not None
+            self.outbox.tell(job.session, (job.sink, job.tag, token), is_last=is_last)
+            if is_last:
+                return
+        self.outbox.num_waiting -= 1
+        self._queue(job.session, job, now)
 
     @staticmethod
     def _check_order(session: Session, work: Chunk | Generation) -> None:
@@ -287,6 +288,10 @@ class Core:
         if session.position <= position < session.tail:
             raise Aborted(f"position: {position} is in flight")
         raise WrongPosition(position, session.position)
+
+    def _check_room(self) -> None:
+        if self.outbox.num_waiting >= self._limits.max_waiting_chunks:
+            raise ResourceExhausted("queue", f"{self.outbox.num_waiting} requests are waiting, the most allowed")
 
     def _queue(self, session: Session, job: Job, now: float) -> None:
         session.jobs.append(job)
@@ -354,7 +359,7 @@ class Core:
     def stored(self, session: Session, save: Save) -> None:
         """Takes note of a checkpoint in the store: the outcomes that waited for it go out."""
         if session.stored is not None:
-            session.stored.is_writing = False
+            session.stored.writing = None
             session.stored.add(save.position, save.oldest, save.latest)
             self.outbox.stored(session)
 
@@ -365,6 +370,10 @@ class Core:
         """
         self.checkpointer.failed(session, now)
         self.outbox.refuse(session, error)
+        first = session.jobs[0] if session.jobs else None
+        is_sync = session.stored is not None and session.stored.is_sync
+        if is_sync and isinstance(first, GenerationJob) and first.num_generated and not first.is_cancelled:
+            self._remove_from(session, 0, error)  # its tokens cannot be sent, so those after them cannot either
 
     def _remove_from(self, session: Session, index: int, error: ConveyorError | None) -> None:
         """Fails a job with an error, or cancels it without a word, and aborts those that were to follow it."""
@@ -374,6 +383,7 @@ class Core:
         first = removed[0]
         if error is not None:
             self._settle(first, error)
+            first.is_cancelled = True
         elif not first.is_cancelled:
             first.is_cancelled = True
             self.outbox.num_waiting -= 1
@@ -394,6 +404,13 @@ class Core:
         self.residence.release(job)
         session.jobs.popleft()
         self._begin_first(session)
+
+
+def _problem_of(session: Session, reason: EndReason) -> ConveyorError:
+    """What waiting work of an ended session is told: to try again, if the session goes on elsewhere."""
+    problem = f"session_id: session {session.session_id!r} has ended: {reason.value}"
+    goes_on = session.stored is not None and reason in (EndReason.MOVED, EndReason.DRAINED)
+    return Unavailable(problem) if goes_on else NotFound(problem)
 
 
 def _same(kept: Kept, chunk: Chunk) -> bool:

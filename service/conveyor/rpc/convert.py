@@ -27,7 +27,7 @@ from conveyor.engine.work import (
 )
 from conveyor.errors import InvalidArgument
 from conveyor.rpc.tensors import DATA_TYPES, read_tensor, write_tensor
-from conveyor.signature import OutputSpec, TensorSpec
+from conveyor.signature import ContextSpec, OutputSpec, TensorSpec
 from conveyor.v1 import generate_pb2, model_pb2, session_pb2, step_pb2
 
 Opening = session_pb2.OpenSessionRequest | session_pb2.ImportSessionRequest
@@ -226,19 +226,20 @@ def _new_id(session_id: str, field: str) -> str | None:
 
 
 def read_durability(request: Opening | session_pb2.ForkSessionRequest, default: Durability) -> Durability | None:
-    """The durability that a request asks for; None for the default one, whose numbers stand for those not given.
+    """The durability that a request asks for, None if it does not say; what it leaves open is as in the default one.
 
     Raises:
         InvalidArgument: a mode that there is not, a number that is not above 0.
     """
     message = request.durability
-    if not request.HasField("durability") or not message.mode:
+    if not request.HasField("durability"):
         return None
-    if message.mode not in MODES:
+    mode = MODES.get(message.mode) if message.mode else default.mode
+    if mode is None:
         raise InvalidArgument("durability.mode", f"must be NONE, ASYNC or SYNC, got {message.mode}")
     _require(message.every_steps >= 0, "durability.every_steps", f"must be at least 0, got {message.every_steps}")
     every = _seconds(message, "every", "durability.every")
-    return Durability(MODES[message.mode], message.every_steps or default.every_steps, every or default.every_seconds)
+    return Durability(mode, message.every_steps or default.every_steps, every or default.every_seconds)
 
 
 def read_contexts(request: session_pb2.OpenSessionRequest) -> dict[str, Array]:
@@ -322,6 +323,7 @@ def model_message(engine: Engine, with_vocabulary: bool) -> model_pb2.Model:
 
 def _spec(spec: TensorSpec) -> model_pb2.TensorSpec:
     is_optional = isinstance(spec, OutputSpec) and spec.is_optional
+    is_optional |= isinstance(spec, ContextSpec) and spec.default is not None
     return model_pb2.TensorSpec(
         name=spec.name, data_type=DATA_TYPES[spec.dtype], shape=spec.shape, optional=is_optional
     )
