@@ -1,5 +1,6 @@
 """The gRPC server: our service, health and reflection on one port."""
 
+import asyncio
 import socket
 from typing import Any
 
@@ -52,6 +53,7 @@ class RpcServer:
         reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), self._server)
         await self._server.start()
         await self._health.serve()
+        self._following = asyncio.create_task(self._health.follow_store(lambda: engines.is_store_up))
 
     async def drain(self) -> None:
         """Tells probes that new work is to go elsewhere."""
@@ -61,6 +63,7 @@ class RpcServer:
         """Ends the open streams, gives calls `grace` seconds to send what they have, and closes the port."""
         self._servicer.end_streams()
         await self._server.stop(grace)
+        self._following.cancel()
 
     async def close(self) -> None:
         """Gives up the port of a server that was never started."""
