@@ -364,6 +364,10 @@ class Core:
         """
         self.checkpointer.failed(session, now)
         self.outbox.refuse(session, error)
+        first = session.jobs[0] if session.jobs else None
+        is_sync = session.stored is not None and session.stored.is_sync
+        if is_sync and isinstance(first, GenerationJob) and first.num_generated and not first.is_cancelled:
+            self._remove_from(session, 0, error)  # its tokens cannot be sent, so those after them cannot either
 
     def _remove_from(self, session: Session, index: int, error: ConveyorError | None) -> None:
         """Fails a job with an error, or cancels it without a word, and aborts those that were to follow it."""
@@ -373,6 +377,7 @@ class Core:
         first = removed[0]
         if error is not None:
             self._settle(first, error)
+            first.is_cancelled = True
         elif not first.is_cancelled:
             first.is_cancelled = True
             self.outbox.num_waiting -= 1

@@ -96,6 +96,16 @@ class Engine:
         self._is_pump_due = False
         self._clock_offset = time.time() - time.monotonic()
 
+    @property
+    def limits(self) -> Limits:
+        """What it may hold."""
+        return self._limits
+
+    @property
+    def max_batch(self) -> int:
+        """Most sessions of one run."""
+        return self._limits.max_batch if self.runner.graph.can_batch else 1
+
     def start(self) -> None:
         """Starts the run thread and the expiry timer."""
         self._loop = asyncio.get_running_loop()

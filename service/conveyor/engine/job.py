@@ -31,6 +31,7 @@ class Job(ABC):
         "num_done",
         "num_steps",
         "num_total",
+        "run_seconds",
         "session",
         "sink",
         "slot",
@@ -48,6 +49,7 @@ class Job(ABC):
         self.num_steps = num_steps  # what `position` gains once it is done; a generation counts its prompt here
         self.num_total = 0  # steps to run, known once the job is the first of its session
         self.num_done = 0  # steps run
+        self.run_seconds = 0.0  # what the runs took that they were in
         self.feed: list[int] = []  # the tokens of the steps to run, for a model of tokens
         self.slot = 0
         self.is_cancelled = False
@@ -119,6 +121,7 @@ class ChunkJob(Job):
             self.top_tokens,
             self.top_scores,
             self.scores,
+            self.run_seconds,
         )
         session.kept = (*self._still_kept(), Kept(start, chunk.inputs, chunk.want, answer))
         return answer

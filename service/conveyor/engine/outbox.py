@@ -55,14 +55,15 @@ class Outbox:
             self._send(session, stored, outcome, is_last=is_last)
 
     def refuse(self, session: Session, error: ConveyorError) -> None:
-        """Sends an error in place of all that waits."""
+        """Sends an error in place of each answer that waits, and of a last token; the core fails who draws more."""
         stored = session.stored
         if stored is None or not stored.held:
             return
         waiting, stored.held = stored.held, []
         for _, (sink, tag, result), is_last in waiting:
-            self.ready.append((sink, tag, result if isinstance(result, ConveyorError) else error))
-            self.num_waiting -= is_last
+            if is_last:
+                self.ready.append((sink, tag, result if isinstance(result, ConveyorError) else error))
+                self.num_waiting -= 1
 
     def forget(self, sink: Sink) -> None:
         """Drops what is ready for a sink that is gone."""

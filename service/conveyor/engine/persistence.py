@@ -215,7 +215,7 @@ class Persistence:
         fresh = [session for session in sessions if session.stored is None]
         for first in range(0, len(fresh), DRAIN_SESSIONS):
             made = await asyncio.gather(*map(self._create_drained, fresh[first : first + DRAIN_SESSIONS]))
-            if not all(made) or monotonic() >= deadline:
+            if not any(made) or monotonic() >= deadline:
                 break
         while monotonic() < deadline and (unsaved := [s for s in sessions if _is_unsaved(s)]):
             for session in unsaved[:DRAIN_SESSIONS]:
