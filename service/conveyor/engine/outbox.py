@@ -50,8 +50,10 @@ class Outbox:
         if stored is None or not stored.held:
             return
         waiting, newest = stored.held, stored.newest or 0
-        stored.held = [held for held in waiting if held[0] > newest]
-        for _, outcome, is_last in waiting[: len(waiting) - len(stored.held)]:
+        # Not all behind it are at later positions: an answer that is asked for again waits for its turn too.
+        end = next((index for index, held in enumerate(waiting) if held[0] > newest), len(waiting))
+        stored.held = waiting[end:]
+        for _, outcome, is_last in waiting[:end]:
             self._send(session, stored, outcome, is_last=is_last)
 
     def refuse(self, session: Session, error: ConveyorError) -> None:

@@ -164,7 +164,6 @@ class Generation:
     deadline: float = inf
     num_generated: int = 0
     epoch: int = 0
-    is_continuation: bool = False  # of the session's latest generation, whose tokens so far were sent again
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,8 +112,7 @@ class SequenceServicer(sequence_service_pb2_grpc.SequenceServiceServicer):
     async def CloseSession(
         self, request: session_pb2.CloseSessionRequest, context: Context
     ) -> session_pb2.CloseSessionResponse:
-        view = await self._engines.close(request.session_id)
-        return session_pb2.CloseSessionResponse(position=view.position)
+        return session_pb2.CloseSessionResponse(position=await self._engines.close(request.session_id))
 
     async def Step(self, request: step_pb2.StepRequest, context: Context) -> step_pb2.StepResponse:
         chunk = request.chunk
