@@ -40,10 +40,9 @@ def secrets() -> dict[str, dict[str, str]]:
     return {variable["name"]: variable["valueFrom"]["secretKeyRef"] for variable in variables}
 
 
-def settings() -> dict[str, str]:
-    """The environment that the manifests set, the overlays' included."""
+def settings(overlay: str = "base") -> dict[str, str]:
+    """The environment that the manifests set, but for the Secret's."""
     lines = (KUBERNETES / "base" / "settings.env").read_text().splitlines()
-    for name in OVERLAYS[1:]:
-        overlay = yaml.safe_load((KUBERNETES / name / "kustomization.yaml").read_text())
-        lines += [literal for generator in overlay["configMapGenerator"] for literal in generator["literals"]]
+    kustomization = yaml.safe_load((KUBERNETES / overlay / "kustomization.yaml").read_text())
+    lines += [literal for generator in kustomization["configMapGenerator"] for literal in generator.get("literals", [])]
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))

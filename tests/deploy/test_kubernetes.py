@@ -1,6 +1,7 @@
 """The manifests are valid, agree with the server's settings and give the container no more than it needs."""
 
-from dataclasses import fields
+import re
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from conveyor.rpc.health import LIVENESS, STORE
 from conveyor.server import GRACE_SECONDS
-from conveyor.settings import Settings
+from conveyor.settings import Settings, load
 
 from .manifests import FILES, KUBERNETES, OVERLAYS, container, read, render, secrets, settings
 
@@ -112,11 +113,13 @@ def test_no_probe_asks_for_the_store() -> None:
     assert STORE not in {probe.get("service") for probe in probes}
 
 
-def test_every_variable_is_a_setting() -> None:
-    """The manifests set only what the server reads."""
-    names = {f"CONVEYOR_{field.name.upper()}" for field in fields(Settings)}
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_settings_are_taken(overlay: str) -> None:
+    """The server takes what the manifests set, all of it together, with the address of the README's Secret."""
+    (url,) = re.findall(r"--from-literal=url=(\S+)", (DEPLOY / "README.md").read_text())
+    secret = dict.fromkeys(secrets(), url) if overlay == "valkey" else {}
 
-    assert settings().keys() | secrets().keys() <= names
+    load(Namespace(config=None), settings(overlay) | secret)
 
 
 def test_the_state_folder_is_a_volume_of_the_pod() -> None:
