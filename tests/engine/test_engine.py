@@ -80,6 +80,7 @@ class Counts:
         self.num_spilled = 0
         self.num_restored = 0
         self.refused: list[str] = []
+        self.sought: list[int] = []
 
     def session_opened(self) -> None:
         self.opened += 1
@@ -101,6 +102,9 @@ class Counts:
 
     def work_refused(self, reason: str) -> None:
         self.refused.append(reason)
+
+    def prefix_sought(self, num_tokens: int) -> None:
+        self.sought.append(num_tokens)
 
     def checkpoints_stored(self, num_checkpoints: int, num_bytes: int) -> None:
         self.num_stored += num_checkpoints

@@ -45,7 +45,10 @@ class Assembler:
             np.array([job.slot if job.num_done else job.session.slot for job in batch.jobs], np.int64),
             np.array([job.slot for job in batch.jobs], np.int64),
             spill_slots=[session.slot for session in batch.spills],
-            restores=[(session.slot, rows) for session, rows in batch.restores],
+            restores=[
+                *((session.slot, rows) for session, rows in batch.restores),
+                *((job.slot, rows) for job, rows in batch.known),
+            ],
             contexts=[(session.context_slot, session.contexts or {}) for session in batch.contexts],
         )
         if self._has_contexts:
@@ -70,7 +73,7 @@ class Assembler:
         for column, (job, length) in enumerate(zip(batch.jobs, batch.lengths, strict=True)):
             if isinstance(job, ChunkJob):
                 rows.add_chunk(job, length, column, column * column_stride)
-            elif isinstance(job, GenerationJob) and job.num_done + length == job.num_total:
+            elif isinstance(job, GenerationJob) and job.num_done + length == len(job.feed):
                 rows.add_generation(job, column * column_stride + (length - 1) * row_stride)
         rows.write_feeds()
 
