@@ -12,7 +12,7 @@ from conveyor.engine.spilled import Rows
 Tokens = NDArray[np.int64]
 
 MAX_TOKENS = 4096  # longer texts are not kept
-ENTRY_BYTES = 1024  # about what the objects of an entry take beside what is in its arrays
+ENTRY_BYTES = 640  # about what the objects of an entry take beside what is in its arrays
 
 
 @dataclass(slots=True)
