@@ -223,6 +223,21 @@ class TestAtomicity:
 
         check_text(engine, "b", [])
 
+    def test_one_that_is_cancelled_while_it_runs(self) -> None:
+        """What the run consumed is neither the session's history nor kept."""
+        engine = make_engine("a", "b")
+        work = engine.generate("a", PROMPT, 5)
+        formed = engine.core.next_batch(engine.now)
+        assert formed is not None
+        engine.core.cancel(work)
+        engine._complete(*formed)
+        after = generate(engine, "a", LONG[:20])
+        again = generate(engine, "b", PROMPT + LONG[:20])
+
+        assert engine.sought == [0, 0, 0]
+        check_text(engine, "a", LONG[:20] + after)
+        check_text(engine, "b", PROMPT + LONG[:20] + again)
+
     @staticmethod
     def cancel_after_a_run(engine: ManualEngine) -> None:
         work = engine.generate("b", PROMPT + LONG, 5)
@@ -261,6 +276,7 @@ actions = st.one_of(
     st.tuples(st.just("fail")),
     st.tuples(st.just("overlap"), st.booleans()),
     st.tuples(st.just("cancel"), session_ids),
+    st.tuples(st.just("cancel_running"), session_ids),
 )
 
 
@@ -269,6 +285,13 @@ class Stories(Program):
 
     def do_run_all(self) -> None:
         self.engine.run_all()
+
+    def do_cancel_running(self, name: str) -> None:
+        """A run during which a session's work is cancelled."""
+        formed = self.engine.core.next_batch(self.engine.now)
+        self.do_cancel(name)
+        if formed is not None:
+            self.engine._complete(*formed)
 
 
 @pytest.mark.usefixtures("short_prefixes")

@@ -119,6 +119,20 @@ def test_who_is_admitted_is_no_victim() -> None:
     assert plan.victims == [old, new]
 
 
+def test_a_known_state_goes_to_the_job() -> None:
+    """A job that begins after known steps is given their state once; the session's own is where it was."""
+    residence, session = Residence(4, 4, INITIAL), session_of("a")
+    run(residence, session)
+    slot, plan, job = session.slot, residence.plan(), give_work(session)
+    job.rows = KNOWN
+    batch = Batch([job], [3], 3)
+    assert plan.admit(session)
+    residence.settle(batch, plan.victims)
+
+    assert (batch.known, batch.restores, job.rows) == ([(job, KNOWN)], [], None)
+    assert (session.slot, bool(job.slot)) == (slot, True)
+
+
 def test_a_spilled_state_comes_back() -> None:
     """A session that was spilled is restored with the rows that were read out of its slot, which are then dropped."""
     residence, first, second = Residence(2, 2, INITIAL), session_of("a"), session_of("b")
