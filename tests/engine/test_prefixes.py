@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -277,6 +278,7 @@ actions = st.one_of(
     st.tuples(st.just("overlap"), st.booleans()),
     st.tuples(st.just("cancel"), session_ids),
     st.tuples(st.just("cancel_running"), session_ids),
+    st.tuples(st.just("cancel_running"), session_ids),
 )
 
 
@@ -293,13 +295,21 @@ class Stories(Program):
         if formed is not None:
             self.engine._complete(*formed)
 
+    def check_kept(self) -> None:
+        """Every state that is kept is the one that PyTorch has after that text."""
+        for kept in self.engine.prefixes.cache._kept.values():
+            _, states = self.reference(torch.from_numpy(kept.tokens)[:, None], self.reference.initial_states(1))
+            rows = self.engine.runner.graph.state_rows({name: state.numpy() for name, state in states.items()})
+            for arena, row in kept.rows.items():
+                np.testing.assert_allclose(row, rows[arena], atol=1e-4)
+
 
 @pytest.mark.usefixtures("short_prefixes")
 @pytest.mark.parametrize(("cell", "is_padded"), [("lstm", False), ("gru", False), ("lstm", True)])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     program=st.lists(actions, max_size=40),
-    num_slots=st.integers(1, 2),
+    num_slots=st.sampled_from([1, 2, 8]),
     max_batch=st.integers(1, 3),
     num_kept=st.sampled_from([1, 3, 1000]),
 )
@@ -315,6 +325,7 @@ def test_what_was_known_never_shows(
     for action in program:
         play.play(action)
     play.finish()
+    play.check_kept()
 
 
 @pytest.mark.usefixtures("short_prefixes")
