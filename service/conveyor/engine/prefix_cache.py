@@ -40,7 +40,7 @@ class PrefixCache:
     def longest(self, tokens: Sequence[int]) -> tuple[int, Rows] | None:
         """Length and state of the longest text kept that these tokens begin with."""
         text = np.array(tokens[:MAX_TOKENS], np.int64)
-        hashes = self._hashes(text)
+        hashes = np.cumsum(self._terms(text)).tolist()
         for length in range(len(text), 0, -1):
             kept = self._kept.get(hashes[length - 1])
             if kept is not None and np.array_equal(kept.tokens, text[:length]):
@@ -50,7 +50,7 @@ class PrefixCache:
 
     def touch(self, tokens: Tokens) -> bool:
         """True if this very text is kept; it counts as used now."""
-        name = self._hashes(tokens)[-1]
+        name = int(self._terms(tokens).sum())
         kept = self._kept.get(name)
         if kept is None or not np.array_equal(kept.tokens, tokens):
             return False
@@ -59,7 +59,7 @@ class PrefixCache:
 
     def put(self, tokens: Tokens, rows: Rows) -> None:
         """Keeps a state, 1 to `MAX_TOKENS` tokens from the beginning; the least recently used go for it."""
-        name = self._hashes(tokens)[-1]
+        name = int(self._terms(tokens).sum())
         if name in self._kept:
             self.num_bytes -= self._kept.pop(name).num_bytes
         # Copied: a view would keep alive all the rows that were read with these.
@@ -70,8 +70,7 @@ class PrefixCache:
         while self.num_bytes > self._max_bytes:
             self.num_bytes -= self._kept.popitem(last=False)[1].num_bytes
 
-    def _hashes(self, tokens: Tokens) -> list[int]:
-        """A number for each beginning of the text. Two texts may share one: who finds one compares the tokens."""
-        # A token of 0 must count too.
-        hashes: list[int] = np.cumsum((tokens.astype(np.uint64) + 1) * self._factors[: len(tokens)]).tolist()
-        return hashes
+    def _terms(self, tokens: Tokens) -> NDArray[np.uint64]:
+        """What each token adds to the text's hash. Two texts may share one: who finds one compares the tokens."""
+        terms: NDArray[np.uint64] = (tokens.astype(np.uint64) + 1) * self._factors[: len(tokens)]  # 0 must count too
+        return terms
