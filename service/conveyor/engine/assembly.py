@@ -45,12 +45,11 @@ class Assembler:
             np.array([job.slot if job.num_done else job.session.slot for job in batch.jobs], np.int64),
             np.array([job.slot for job in batch.jobs], np.int64),
             spill_slots=[session.slot for session in batch.spills],
-            restores=[
-                *((session.slot, rows) for session, rows in batch.restores),
-                *((job.slot, rows) for job, rows in batch.known),
-            ],
+            restores=[(session.slot, rows) for session, rows in batch.restores],
             contexts=[(session.context_slot, session.contexts or {}) for session in batch.contexts],
         )
+        if batch.known:
+            feeds.restores += [(job.slot, rows) for job, rows in batch.known]
         if self._has_contexts:
             feeds.context_slots = np.array([job.session.context_slot for job in batch.jobs], np.int64)
         assembly = Assembly(feeds)
