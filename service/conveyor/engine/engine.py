@@ -20,6 +20,7 @@ from conveyor.engine.feeds import Results
 from conveyor.engine.initialiser import Initialiser
 from conveyor.engine.limits import Device, EngineStats, Limits
 from conveyor.engine.persistence import Persistence
+from conveyor.engine.prefixes import Prefixes
 from conveyor.engine.runner import Runner
 from conveyor.engine.scheduler import Batch
 from conveyor.engine.session import Session
@@ -76,10 +77,12 @@ class Engine:
         self.runner.warm_up(max_batch)
         self._initialiser = Initialiser(graph)
         self._initialiser.warm_up()
+        self._prefixes = Prefixes(model.signature, limits.prefix_cache_bytes, self.runner.read, observer.prefix_sought)
         self._core = Core(
             model.signature,
             limits,
             self.runner.initial_rows(),
+            self._prefixes,
             is_ragged=graph.is_ragged,
             max_run_steps=min(limits.max_run_steps, graph.max_steps or limits.max_run_steps),
             max_batch=max_batch,
@@ -274,6 +277,7 @@ class Engine:
             spilled_bytes=residence.spilled.num_bytes,
             context_bytes=len(core.table) * sum(arena.row_bytes for arena in self.runner.graph.contexts),
             num_waiting=core.num_waiting,
+            prefix_bytes=self._prefixes.cache.num_bytes,
             num_durable=len(durable := [session for session in core.table if session.stored]),
             num_unstored=sum(session.position - (session.stored.newest or 0) for session in durable if session.stored),
         )
@@ -367,8 +371,9 @@ class Engine:
         if len(batch) <= INLINE_SESSIONS:
             self._step_seconds = 0.8 * self._step_seconds + 0.2 * results.run_seconds / batch.num_steps
         began = now - results.run_seconds
-        waits = [began - job.arrived for job in batch.jobs if not job.num_done and job.num_steps]
+        waits = [began - job.arrived for job in batch.jobs if job.num_done == job.num_known and job.num_steps]
         self._core.finish(batch, assembly, results, now)
+        self._prefixes.keep()
         self.persistence.save_due(now)
         self._observe(batch, assembly, results, waits)
 
