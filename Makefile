@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PROTO_VENV := .venv-proto
 STUBS := service/conveyor/v1
 
-.PHONY: install install-dev demo test soak check lint types proto proto-check bench zoo caption paint compose
+.PHONY: install install-dev demo test soak check lint types proto proto-check bench zoo caption paint compose local chaos
 
 install: $(VENV)/.installed
 
@@ -31,6 +31,12 @@ soak: install-dev
 
 bench: install-dev
 	$(BIN)/python -m bench
+
+local: install-dev
+	$(BIN)/python -m deploy.local
+
+chaos: install-dev
+	$(BIN)/python -m chaos
 
 zoo: install-dev
 	$(BIN)/python -m conveyor_export.zoo

@@ -1,0 +1,46 @@
+"""What the clients have seen: counts that add up over sessions and processes."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A session that the service no longer knows. Times are of the machine's monotonic clock, in seconds."""
+
+    durability: str
+    last_answer: float
+    noticed: float
+    holder: str  # the replica that has it all the same, if there is one
+    message: str
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of a load. A step is lost if a position falls short of what was sent, doubled if it goes beyond."""
+
+    num_sessions: int = 0
+    num_answers: int = 0
+    num_steps: int = 0
+    num_generated: int = 0
+    num_lost: int = 0
+    num_doubled: int = 0
+    num_wrong: int = 0
+    num_handovers: int = 0
+    num_cuts: int = 0
+    num_replayed: int = 0
+    num_fenced: int = 0
+    largest_difference: float = 0.0
+    longest_pause: float = 0.0
+    gone: list[Gone] = field(default_factory=list)
+    failures: Counter[str] = field(default_factory=Counter)
+
+    def __iadd__(self, other: Self) -> Self:
+        for name in self.__slots__:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if name in ("largest_difference", "longest_pause"):
+                setattr(self, name, max(mine, theirs))
+            else:
+                setattr(self, name, mine + theirs)
+        return self
