@@ -15,9 +15,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deploy.local", description=__doc__)
     parser.add_argument("models", nargs="?", type=Path, default=MODELS, help="folder of models (default: models)")
     parser.add_argument("--replicas", type=int, default=2, help="number of replicas (default: %(default)s)")
-    parser.add_argument(
-        "--port", type=int, default=50051, help="port of Envoy; 0 picks a free one (default: %(default)s)"
-    )
+    parser.add_argument("--port", type=int, default=50051, help="Envoy's; 0 picks a free one (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="keeps logs and checkpoints there; otherwise they go at the end")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -34,8 +32,8 @@ def main() -> None:
 
 def describe(layout: Layout) -> str:
     """The processes with their addresses and ids, and what to do with them."""
-    rows = [("envoy", layout.envoy.address, layout.envoy.pid, f"{layout.envoy.admin}/clusters")]
-    rows += [(each.name, each.address, each.pid, each.metrics_url) for each in layout.replicas]
+    rows = [("envoy", layout.envoy.address, layout.envoy.pid, f"http://{layout.envoy.admin_address}/clusters")]
+    rows += [(each.name, each.address, each.pid, f"http://{each.metrics_address}/metrics") for each in layout.replicas]
     rows += [("valkey", layout.valkey.url, layout.valkey.pid, "")]
     lines = [f"{name:12} {address:26} pid {pid:<8} {page}".rstrip() for name, address, pid, page in rows]
     lines += [f"logs are in {layout.valkey.log.parent}; Ctrl-C ends all"]

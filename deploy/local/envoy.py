@@ -28,12 +28,12 @@ class Envoy(Process):
         command = [str(Path(sys.executable).with_name("envoy")), "--config-path", str(config), *FLAGS]
         super().__init__("envoy", command, folder, ready="starting workers")
         self.address = f"127.0.0.1:{port}"
-        self.admin = f"http://127.0.0.1:{admin_port}"
+        self.admin_address = f"127.0.0.1:{admin_port}"
 
     def num_healthy(self) -> int:
         """Number of replicas that pass their health checks; 0 while Envoy doesn't answer."""
         try:
-            with urlopen(f"{self.admin}/clusters?format=json", timeout=_ADMIN_SECONDS) as response:
+            with urlopen(f"http://{self.admin_address}/clusters?format=json", timeout=_ADMIN_SECONDS) as response:
                 clusters = json.load(response)["cluster_statuses"]
         except (URLError, OSError):
             return 0

@@ -30,12 +30,12 @@ class Replica(Process):
         super().__init__(name, command + flags, folder, ready="metrics on")
         self.port = port
         self.address = f"127.0.0.1:{port}"
-        self.metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
+        self.metrics_address = f"127.0.0.1:{metrics_port}"
 
     def counter(self, name: str) -> float:
         """Sum of a metric over its labels; 0 while the replica doesn't answer."""
         try:
-            with urlopen(self.metrics_url, timeout=_METRICS_SECONDS) as response:
+            with urlopen(f"http://{self.metrics_address}/metrics", timeout=_METRICS_SECONDS) as response:
                 text = response.read().decode()
         except (URLError, OSError):
             return 0.0

@@ -89,7 +89,7 @@ def meet(layout: Layout, metadata: list[tuple[str, str]]) -> list[int]:
 
 def requests(layout: Layout) -> list[int]:
     """Requests that Envoy has sent to each replica, health checks aside."""
-    page = urlopen(f"{layout.envoy.admin}/clusters").read().decode()
+    page = urlopen(f"http://{layout.envoy.admin_address}/clusters").read().decode()
     counts = dict(re.findall(r"replicas::127\.0\.0\.1:(\d+)::rq_total::(\d+)", page))
     return [int(counts[str(replica.port)]) for replica in layout.replicas]
 
