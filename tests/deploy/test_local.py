@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import grpc
+import psutil
 import pytest
 import yaml
 from deploy.local.envoy import CONFIG, config_for
@@ -32,10 +33,6 @@ def validate(config: Path) -> subprocess.CompletedProcess[str]:
     """Envoy's own check of a configuration."""
     command = [Path(sys.executable).with_name("envoy"), "--mode", "validate", "--config-path", config]
     return subprocess.run(command, capture_output=True, text=True)
-
-
-def is_alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
 
 
 def test_envoy_takes_the_configuration_as_it_stands() -> None:
@@ -125,7 +122,7 @@ def test_a_launch_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"replica-0 has ended.*\n.*nowhere"), layout:
         pass
     assert layout.valkey.pid
-    assert not is_alive(layout.valkey.pid)
+    assert not psutil.pid_exists(layout.valkey.pid)
 
 
 def test_a_process_that_is_late_is_told(tmp_path: Path) -> None:
@@ -147,8 +144,8 @@ def test_ctrl_c_ends_all_processes(tmp_path: Path) -> None:
         printed = "".join(process.stdout.readline() for _ in range(4))
         pids = [int(pid) for pid in re.findall(r"pid (\d+)", printed)]
         assert len(pids) == 4, printed
-        assert all(map(is_alive, pids))
+        assert all(map(psutil.pid_exists, pids))
         os.kill(process.pid, signal.SIGINT)
 
     assert process.returncode == 0
-    assert not any(map(is_alive, pids))
+    assert not any(map(psutil.pid_exists, pids))
