@@ -32,7 +32,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def local(models: Path, **settings: Any) -> Settings:
     """Settings on free ports."""
-    return Settings(**{"models": models, "port": 0, "metrics_port": 0, "num_threads": 1, **settings})
+    return Settings(**{"models": models, "port": 0, "metrics_port": 0, "num_threads": 1, "store": "none", **settings})
 
 
 async def test_work_that_was_accepted_is_finished(models: Path) -> None:

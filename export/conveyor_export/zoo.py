@@ -75,7 +75,9 @@ async def measure(names: Sequence[str], folder: Path) -> list[Line]:
     paths = {name: folder / name / "1" / "model.onnx" for name in names}
     bar = tqdm(names, disable=None, leave=False)
     reports = {name: export_model(models[name], paths[name]) for name in bar}
-    settings = Settings(models=folder, port=0, metrics_port=0, num_threads=1, num_slots=NUM_SLOTS, max_batch=NUM_SLOTS)
+    settings = Settings(
+        models=folder, port=0, metrics_port=0, store="none", num_threads=1, num_slots=NUM_SLOTS, max_batch=NUM_SLOTS
+    )
     lines = []
     async with await start_server(settings) as server, connect(server.address) as client:
         for name in names:

@@ -11,9 +11,11 @@ from typing import Self
 
 from conveyor.engine.engine import Engine
 from conveyor.engine.engines import Engines
+from conveyor.engine.store_writer import StoreWriter
 from conveyor.graph.errors import ModelError
 from conveyor.graph.model_file import read_model
 from conveyor.repository import Entry, find_models
+from conveyor.repository.seal_key import open_seal
 from conveyor.rpc.server import RpcServer, join_address
 from conveyor.settings import Settings
 from conveyor.telemetry.endpoint import MetricsEndpoint
@@ -58,6 +60,9 @@ class Server:
         tune_interpreter()
         settings = self._settings
         entries = find_models(settings.models)
+        store = settings.open_store()
+        self._writer = StoreWriter(store) if store else None
+        seal = open_seal(settings.seal_key, settings.state_dir if store else None)
         self._rpc = RpcServer(settings.host, settings.port, self.metrics, settings.max_message_bytes)
         self.port = self._rpc.port
         try:
@@ -67,11 +72,15 @@ class Server:
             raise
         self.metrics_port = self._endpoint.port
         try:
-            self.engines = self.metrics.engines = Engines([await self._load(entry) for entry in entries])
+            engines = [await self._load(entry) for entry in entries]
+            self.engines = Engines(engines, self._writer, seal, settings.default_durability())
+            self.metrics.engines = self.engines
         except BaseException:
             await self._rpc.close()
             await self._endpoint.close()
             raise
+        if self._writer:
+            self._writer.start()
         for engine in self.engines.all():
             engine.start()
         await self._rpc.start(self.engines, settings.max_stream_steps)
@@ -84,7 +93,7 @@ class Server:
         def load() -> Engine:
             model = read_model(entry.path)
             try:
-                return Engine(model, entry.name, entry.version, limits, device, metrics)
+                return Engine(model, entry.name, entry.version, limits, device, metrics, self._writer)
             except ModelError as error:
                 raise ModelError(f"{entry.path}: {error}") from error
 
@@ -114,6 +123,8 @@ class Server:
         await self._rpc.stop(grace)
         for engine in self.engines.all():
             await engine.stop()
+        if self._writer:
+            await self._writer.stop(grace)
         await self._endpoint.close()
         log.info("stopped")
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from conveyor.engine.durability import Durability, Mode
 from conveyor.engine.limits import Device, Limits, Provider
+from conveyor.store import Store
+from conveyor.store.opening import open_store
 
 PREFIX = "CONVEYOR_"
 CONFIG = "CONVEYOR_CONFIG"
@@ -75,7 +78,33 @@ class Settings:
     )
     max_lifetime: float = field(default=604_800.0, metadata=_about("longest life of a session, in seconds"))
     drain_timeout: float = field(
-        default=30.0, metadata=_about("seconds that accepted work may take to finish when the server stops", 0, 86_400)
+        default=30.0,
+        metadata=_about("seconds that finishing and storing may take when the server stops", 0, 86_400),
+    )
+    store: str = field(
+        default="sqlite",
+        metadata=_about(
+            "where checkpoints are kept: sqlite (in the state folder), valkey://HOST:PORT/DB, memory, none"
+        ),
+    )
+    state_dir: Path = field(default=Path("conveyor-state"), metadata=_about("folder of what outlives the server"))
+    store_replicas: int = field(
+        default=0, metadata=_about("replicas of Valkey that must have a SYNC session's checkpoint", 0, 16)
+    )
+    durability: Literal["none", "async", "sync"] = field(
+        default="async", metadata=_about("durability of sessions that do not say")
+    )
+    checkpoint_steps: int = field(
+        default=64, metadata=_about("most steps between two checkpoints of an async session, if it does not say", 1)
+    )
+    checkpoint_seconds: float = field(
+        default=1.0, metadata=_about("most seconds that a step waits for a checkpoint, if its session does not say", 0)
+    )
+    seal_key: str = field(
+        default="",
+        metadata=_about(
+            "secret that seals exported checkpoints, the same on all servers; empty keeps one in state_dir"
+        ),
     )
     log_level: Literal["debug", "info", "warning", "error"] = field(
         default="info", metadata=_about("least severity that is logged")
@@ -83,12 +112,28 @@ class Settings:
     log_format: Literal["text", "json"] = field(default="text", metadata=_about("form of a log line"))
 
     def __post_init__(self) -> None:
-        if problems := [*self._out_of_range(), *_problems_of(self.limits), *_problems_of(self.device)]:
+        if problems := [
+            *self._out_of_range(),
+            *_problems_of(self.limits),
+            *_problems_of(self.device),
+            *_problems_of(self.open_store),
+        ]:
             raise SettingsError(dict.fromkeys(problems))  # a provider is checked twice
 
     def limits(self) -> Limits:
         """What each engine may hold."""
         return Limits(**{limit.name: getattr(self, limit.name) for limit in fields(Limits)})
+
+    def default_durability(self) -> Durability:
+        """Durability of sessions that do not say."""
+        return Durability(Mode(self.durability), self.checkpoint_steps, self.checkpoint_seconds)
+
+    def open_store(self) -> Store | None:
+        """The store of checkpoints. Raises ValueError if the setting names none."""
+        try:
+            return open_store(self.store, self.state_dir, self.store_replicas)
+        except ValueError as error:
+            raise ValueError(f"store: {error}") from None
 
     def device(self) -> Device:
         """Where the models run."""

@@ -240,7 +240,7 @@ async def pieces(tmp_path: Path) -> AsyncIterator[str]:
     declare(proto, *(OutputSpec(name, "float32", (n,), steps, is_optional=True) for name, n in widths.items()))
     proto.metadata_props.add(key="conveyor.vocabulary", value=json.dumps(symbols))
     save_model(tmp_path / "pieces" / "1", proto)
-    settings = Settings(models=tmp_path, port=0, metrics_port=0, num_threads=1)
+    settings = Settings(models=tmp_path, port=0, metrics_port=0, store="none", num_threads=1)
     async with await start_server(settings) as server:
         yield server.address
 

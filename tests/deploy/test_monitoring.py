@@ -28,7 +28,7 @@ async def exposed(tmp_path: Path) -> dict[str, str]:
     """Kind of every metric that a server exposes, by the names that a query may use."""
     path = tmp_path / "small.onnx"
     onnx.save(make_model()[0], path)
-    async with await start_server(Settings(models=path, port=0, metrics_port=0)) as server:
+    async with await start_server(Settings(models=path, port=0, metrics_port=0, store="none")) as server:
         text = await asyncio.to_thread(lambda: urlopen(f"http://{server.metrics_address}/metrics").read().decode())
     kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
     return {name: kind for base, kind in kinds.items() for name in _series(base, kind)}

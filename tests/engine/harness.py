@@ -127,7 +127,7 @@ class ManualEngine:
             pass
 
     def deliver(self) -> None:
-        outcomes, self.core.outcomes = self.core.outcomes, []
+        outcomes, self.core.outbox.ready = self.core.outbox.ready, []
         for sink, tag, outcome in outcomes:
             sink.put(tag, outcome)
         self.core.ended.clear()

@@ -22,6 +22,7 @@ from conveyor.engine.work import (
     FinishReason,
     Generation,
     OpenOptions,
+    Residency,
     Sink,
     Token,
     Want,
@@ -74,6 +75,7 @@ class Counts:
         self.opened = 0
         self.ended: list[EndReason] = []
         self.batches: list[BatchRecord] = []
+        self.num_stored = self.num_not_stored = self.num_fenced = self.num_resumed = 0
         self.num_failed = 0
         self.num_spilled = 0
         self.num_restored = 0
@@ -99,6 +101,18 @@ class Counts:
 
     def work_refused(self, reason: str) -> None:
         self.refused.append(reason)
+
+    def checkpoints_stored(self, num_checkpoints: int, num_bytes: int) -> None:
+        self.num_stored += num_checkpoints
+
+    def checkpoints_failed(self, num_checkpoints: int) -> None:
+        self.num_not_stored += num_checkpoints
+
+    def session_fenced(self) -> None:
+        self.num_fenced += 1
+
+    def session_resumed(self) -> None:
+        self.num_resumed += 1
 
 
 @contextlib.asynccontextmanager
@@ -165,7 +179,7 @@ class TestSessions:
         opened(engine, "a")
 
         assert (view.session_id, view.model_name, view.model_version, view.seed) == ("b", "lm", 2, 7)
-        assert (view.position, view.is_resident, view.state_bytes) == (0, False, engine.state_bytes)
+        assert (view.position, view.residence, view.state_bytes) == (0, Residency.SPILLED, engine.state_bytes)
         assert view.expire_time - view.create_time == pytest.approx(60.0)
         assert [each.session_id for each in engine.list()] == ["b", "a"]
         assert "a" in engine
@@ -186,7 +200,7 @@ class TestSessions:
         np.testing.assert_allclose(answer.outputs["logits"], alone(MODEL[1], TEXT), atol=1e-4)
         assert sink.outcomes[0][0] == "t"
         assert engine.get("a").position == 8
-        assert engine.get("a").is_resident
+        assert engine.get("a").residence is Residency.RESIDENT
 
     async def test_limits_are_told(self, sink: AwaitedSink) -> None:
         """Sessions and work beyond the limits are refused, and the reasons counted."""

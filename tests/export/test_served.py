@@ -21,7 +21,7 @@ from tests.export.custom_modules import Opened
 async def differences(module: nn.Module, others: list[nn.Module], folder: Path) -> list[float]:
     """How far a server of the one module is from each of the others."""
     export_model(module, folder / "m" / "1" / "model.onnx")
-    settings = Settings(models=folder, port=0, metrics_port=0, num_threads=1, num_slots=2, max_batch=2)
+    settings = Settings(models=folder, port=0, metrics_port=0, store="none", num_threads=1, num_slots=2, max_batch=2)
     async with await start_server(settings) as server, connect(server.address) as client:
         return [await served_difference(client, "m", other) for other in others]
 

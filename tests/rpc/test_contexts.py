@@ -29,7 +29,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     """Has room for two sessions at a time, and both models."""
     save_model(tmp_path / "pictures" / "1", make_context_model()[0])
     save_model(tmp_path / "walks" / "1", make_walk_model()[0])
-    settings = Settings(models=tmp_path, port=0, metrics_port=0, num_threads=1, num_slots=2, max_batch=2)
+    settings = Settings(models=tmp_path, port=0, metrics_port=0, store="none", num_threads=1, num_slots=2, max_batch=2)
     async with await start_server(settings) as server:
         yield server
 
@@ -141,7 +141,7 @@ async def test_a_start_that_fails_is_not_explained_to_the_client(
 ) -> None:
     """The client reads an id, the log has what ONNX Runtime says under it, and nothing has been opened."""
     save_model(tmp_path / "squares" / "1", make_square_model())
-    settings = Settings(models=tmp_path, port=0, metrics_port=0, num_threads=1)
+    settings = Settings(models=tmp_path, port=0, metrics_port=0, store="none", num_threads=1)
     async with await start_server(settings) as server, connect(server.address) as client:
         with pytest.raises(ServerError, match=r"internal error \w+: the server's log has it") as caught:
             await client.open("squares", contexts={"sides": np.array([1, 2])})

@@ -34,7 +34,15 @@ def settings(tmp_path: Path) -> Settings:
     """Of a server with too few slots for its six sessions."""
     path = save_model(tmp_path / "tiny" / "2", make_model()[0]).parents[2]
     return Settings(
-        models=path, port=0, metrics_port=0, num_threads=1, num_slots=2, max_batch=1, max_sessions=6, drain_timeout=0
+        models=path,
+        port=0,
+        metrics_port=0,
+        store="none",
+        num_threads=1,
+        num_slots=2,
+        max_batch=1,
+        max_sessions=6,
+        drain_timeout=0,
     )
 
 

@@ -59,7 +59,7 @@ def _train(captioner: Captioner, digits: Digits) -> None:
 
 
 async def _read(models: Path, digits: Digits) -> list[Caption]:
-    settings = Settings(models=models, port=0, metrics_port=0)
+    settings = Settings(models=models, port=0, metrics_port=0, store="none")
     async with await start_server(settings) as server, connect(server.address) as client:
         return await read_images(client, MODEL, digits)
 

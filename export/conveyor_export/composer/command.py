@@ -49,7 +49,7 @@ def run(chorales: Chorales, folder: Path) -> None:
 
 
 async def _use(held_out: list[torch.Tensor], folder: Path) -> None:
-    settings = Settings(models=folder / "models", port=0, metrics_port=0)
+    settings = Settings(models=folder / "models", port=0, metrics_port=0, store="none")
     rows: dict[str, list[Array]] = {"Bach, held out": [roll[:NUM_QUARTERS].numpy() for roll in held_out[:NUM_COMPOSED]]}
     async with await start_server(settings) as server, connect(server.address) as client:
         for name in RECIPES:

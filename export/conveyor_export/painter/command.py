@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _use(models: Path, digits: Digits) -> tuple[list[list[Glimpses]], list[Glimpses]]:
-    settings = Settings(models=models, port=0, metrics_port=0)
+    settings = Settings(models=models, port=0, metrics_port=0, store="none")
     async with await start_server(settings) as server, connect(server.address) as client:
         return await paint_all(client, NUM_SEEDS), await look_at_all(client, digits)
 

@@ -1,22 +1,23 @@
 """The rules of sessions, work and state, as one object: no I/O, no threads, the time is an argument.
 
-Work is accepted; batches come out; results go in; outcomes wait in `outcomes` for whoever delivers them.
+Work is accepted; batches come out; results go in; outcomes wait in `outbox.ready` for whoever delivers them.
 """
-
-from typing import Any
 
 import numpy as np
 
 from conveyor.engine.assembly import Assembler, Assembly
+from conveyor.engine.checkpointer import Checkpointer
+from conveyor.engine.drawn import Drawn
 from conveyor.engine.feeds import Results
 from conveyor.engine.job import ChunkJob, GenerationJob, Job
 from conveyor.engine.limits import Limits
+from conveyor.engine.outbox import Outbox
 from conveyor.engine.residence import Residence
 from conveyor.engine.scheduler import STEP_ROWS, Batch, Scheduler
 from conveyor.engine.session import Kept, Session
 from conveyor.engine.table import SessionTable
 from conveyor.engine.validation import Validator
-from conveyor.engine.work import Answer, Array, Chunk, EndReason, Generation, Sink, Token
+from conveyor.engine.work import Answer, Array, Chunk, EndReason, FinishReason, Generation, Sink, Token
 from conveyor.errors import (
     Aborted,
     ConveyorError,
@@ -30,8 +31,6 @@ from conveyor.signature import Signature
 
 # A batch of this size has made the fixed cost of a step (`STEP_ROWS`) small beside that of its rows.
 WORTHWHILE_SESSIONS = 8 * STEP_ROWS
-
-Outcome = tuple[Sink, Any, Answer | Token | ConveyorError]
 
 
 class Core:
@@ -57,11 +56,16 @@ class Core:
         # A session that leaves has its contexts in the arena until the run that it leaves by is over. Two batches may
         # be under way, and each of their sessions has two slots, which two others may have left.
         self.residence = Residence(num_slots, num_slots + 2 * max_batch, initial)
-        self.num_waiting = 0
+        self.checkpointer = Checkpointer()
+        self.outbox = Outbox(self.checkpointer)
         self._num_running = 0  # sessions in batches that have not come back
-        self.outcomes: list[Outcome] = []
         self.ended: list[tuple[Session, EndReason]] = []
         self._sessions_of: dict[Sink, dict[Session, None]] = {}
+
+    @property
+    def num_waiting(self) -> int:
+        """Chunks and generations whose last outcome has not come up."""
+        return self.outbox.num_waiting
 
     @property
     def batch_limit(self) -> int:
@@ -83,7 +87,7 @@ class Core:
         Raises:
             ConveyorError: it is refused; nothing has changed.
         """
-        session = self.table.get(work.session_id)
+        session = self._owned(work)
         job: Job
         if isinstance(work, Chunk):
             tokens, num_steps = self._validator.chunk(work)
@@ -95,13 +99,23 @@ class Core:
         else:
             self._check_order(session, work)  # first: what is in flight decides whether a token is pending
             self._validator.generation(work, has_pending=session.pending is not None)
+            if session.drawn is not None and self._draw_again(session, work, session.drawn):
+                return
             job = GenerationJob(session, work, now)
             acknowledged = None
         self._check_position(session, work.position)
-        if self.num_waiting >= self._limits.max_waiting_chunks:
-            raise ResourceExhausted("queue", f"{self.num_waiting} requests are waiting, the most allowed")
+        if self.outbox.num_waiting >= self._limits.max_waiting_chunks:
+            raise ResourceExhausted("queue", f"{self.outbox.num_waiting} requests are waiting, the most allowed")
         session.acknowledged = session.tail if acknowledged is None else acknowledged
         self._queue(session, job, now)
+
+    def _owned(self, work: Chunk | Generation) -> Session:
+        """The session of this work. One that its client has seen elsewhere since is not ours any more: it is let go."""
+        session = self.table.get(work.session_id)
+        if work.epoch and session.stored is not None and 0 < session.stored.epoch < work.epoch:
+            self.end(session, EndReason.MOVED)
+            session = self.table.get(work.session_id)  # raises NotFound
+        return session
 
     def next_batch(self, now: float) -> tuple[Batch, Assembly] | None:
         """The next run, with its slots; None if no session can run."""
@@ -146,8 +160,10 @@ class Core:
                 self._scheduler.add(job.session)
             elif isinstance(job, ChunkJob):
                 self._commit_chunk(job)
+                self.checkpointer.advanced(job.session, now)
             elif isinstance(job, GenerationJob):
                 self._commit_token(job)
+                self.checkpointer.advanced(job.session, now)
         self._line_up(batch.spills)
 
     def fail(self, batch: Batch, results: Results, error_id: str) -> None:
@@ -175,6 +191,14 @@ class Core:
             elif session.jobs:
                 self._scheduler.add(session)
 
+    @staticmethod
+    def answers_from(session: Session, received: int) -> bool:
+        """True if all that the session has answered beyond `received` is kept."""
+        if received >= session.position:
+            return True
+        starts = {kept.start for kept in session.kept}
+        return received in starts or (session.drawn is not None and session.drawn.reaches(received))
+
     def cancel(self, work: Chunk | Generation) -> None:
         """Forgets work that has not finished. Its sink hears no more of it."""
         try:
@@ -194,17 +218,19 @@ class Core:
             index = next((i for i, job in jobs if job.sink is sink and not job.is_cancelled), None)
             if index is not None:
                 self._remove_from(session, index, None)
-        self.outcomes = [outcome for outcome in self.outcomes if outcome[0] is not sink]
+        self.outbox.forget(sink)
 
     def end(self, session: Session, reason: EndReason) -> None:
         """Ends a session; its waiting work fails, its slots are freed once no run uses them."""
         self.table.remove(session)
         self._scheduler.discard(session)
         problem = NotFound(f"session_id: session {session.session_id!r} has ended: {reason.value}")
+        self.outbox.refuse(session, problem)
         for job in list(session.jobs):
             self._settle(job, problem)
             job.is_cancelled = True
-        session.kept = ()
+        session.kept, session.drawn = (), None
+        self.checkpointer.forget(session)
         if session.is_running:
             self.residence.forget(session)
         else:
@@ -222,9 +248,25 @@ class Core:
         """True if the chunk asks again for an answer that is kept."""
         for kept in session.kept:
             if kept.start == chunk.position and kept.answer.num_steps == num_steps and _same(kept, chunk):
-                self.outcomes.append((chunk.sink, chunk.tag, kept.answer))
+                self.outbox.num_waiting += 1
+                self.outbox.tell(session, (chunk.sink, chunk.tag, kept.answer), is_last=True)
                 return True
         return False
+
+    def _draw_again(self, session: Session, work: Generation, drawn: Drawn) -> bool:
+        """Sends the tokens that were drawn already of what this asks for; True if they are all of it."""
+        tokens = drawn.asked_for(work, session.session_id)[: work.max_tokens]
+        if not tokens:
+            return False
+        work.max_tokens -= len(tokens)
+        work.tokens, work.position, work.is_continuation = [], session.position, True
+        if not work.max_tokens and tokens[-1].finish_reason is None:
+            tokens[-1].finish_reason = FinishReason.LENGTH
+        is_done = tokens[-1].finish_reason is not None
+        self.outbox.num_waiting += is_done
+        for token in tokens:
+            self.outbox.tell(session, (work.sink, work.tag, token), is_last=token.finish_reason is not None)
+        return is_done
 
     @staticmethod
     def _check_order(session: Session, work: Chunk | Generation) -> None:
@@ -246,11 +288,13 @@ class Core:
 
     def _queue(self, session: Session, job: Job, now: float) -> None:
         session.jobs.append(job)
+        if isinstance(job, ChunkJob):
+            session.drawn = None
         session.tail += job.num_steps
         session.last_used = now
         if job.sink.stays and session.sink is not job.sink:
             self._attach(session, job.sink)
-        self.num_waiting += 1
+        self.outbox.num_waiting += 1
         if len(session.jobs) == 1:
             self._begin_first(session)
 
@@ -278,6 +322,7 @@ class Core:
                 return
             session.jobs.popleft()
             self._settle(job, job.commit())
+            self.checkpointer.advanced(session, job.arrived)
 
     def _commit_chunk(self, job: ChunkJob) -> None:
         session = job.session
@@ -292,7 +337,7 @@ class Core:
         self.residence.commit(job)
         token = job.commit()
         if token.finish_reason is None:
-            self.outcomes.append((job.sink, job.tag, token))
+            self.outbox.tell(session, (job.sink, job.tag, token), is_last=False)
             self._scheduler.add(session)
             return
         session.jobs.popleft()
@@ -302,8 +347,22 @@ class Core:
     def _settle(self, job: Job, outcome: Answer | Token | ConveyorError) -> None:
         """Tells the last of a job, unless nobody listens."""
         if not job.is_cancelled:
-            self.outcomes.append((job.sink, job.tag, outcome))
-            self.num_waiting -= 1
+            self.outbox.tell(job.session, (job.sink, job.tag, outcome), is_last=True)
+
+    def stored(self, session: Session, position: int, dropped: tuple[int, ...]) -> None:
+        """Takes note of a checkpoint in the store: the outcomes that waited for it go out."""
+        if session.stored is not None:
+            session.stored.is_writing = False
+            session.stored.add(position, dropped)
+            self.outbox.stored(session)
+
+    def not_stored(self, session: Session, error: ConveyorError, now: float) -> None:
+        """Takes note that a checkpoint did not get to the store: outcomes that waited for it become this error.
+
+        The session is where it is: who asks again is answered once the store has it.
+        """
+        self.checkpointer.failed(session, now)
+        self.outbox.refuse(session, error)
 
     def _remove_from(self, session: Session, index: int, error: ConveyorError | None) -> None:
         """Fails a job with an error, or cancels it without a word, and aborts those that were to follow it."""
@@ -315,7 +374,7 @@ class Core:
             self._settle(first, error)
         elif not first.is_cancelled:
             first.is_cancelled = True
-            self.num_waiting -= 1
+            self.outbox.num_waiting -= 1
         if index == 0 and session.is_running:
             session.jobs.append(first)  # its run, or its session's spill, is under way; `finish` drops it
         else:

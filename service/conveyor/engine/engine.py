@@ -6,19 +6,24 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from queue import SimpleQueue
 from threading import Thread
 
 import numpy as np
 
 from conveyor.engine.assembly import Assembly
+from conveyor.engine.checkpoint import Head, State, start_from
 from conveyor.engine.core import Core
+from conveyor.engine.durability import NOT_STORED, Durability, Mode, Stored
 from conveyor.engine.feeds import Results
 from conveyor.engine.initialiser import Initialiser
 from conveyor.engine.limits import Device, EngineStats, Limits
+from conveyor.engine.persistence import Persistence
 from conveyor.engine.runner import Runner
 from conveyor.engine.scheduler import Batch
 from conveyor.engine.session import Session
+from conveyor.engine.store_writer import StoreWriter
 from conveyor.engine.table import ALIKE
 from conveyor.engine.work import (
     Array,
@@ -28,16 +33,18 @@ from conveyor.engine.work import (
     Generation,
     Observer,
     OpenOptions,
+    Residency,
     SessionView,
     Sink,
     Start,
 )
-from conveyor.errors import ResourceExhausted, Unavailable
+from conveyor.errors import ResourceExhausted, Unavailable, WrongPosition
 from conveyor.graph.model_file import ModelFile
 
 log = logging.getLogger("conveyor.engine")
 
 EXPIRY_INTERVAL = 0.5  # seconds between looks at the sessions' deadlines
+SAVE_INTERVAL = 0.05  # seconds between looks at what is to be stored
 
 # A batch of so few sessions, expected to take no longer than this, runs on the event loop itself: the two thread
 # switches would cost a lone session more than the loop's other users lose by waiting.
@@ -49,7 +56,14 @@ class Engine:
     """All methods are called on the event loop that `start` was called on."""
 
     def __init__(
-        self, model: ModelFile, name: str, version: int, limits: Limits, device: Device, observer: Observer
+        self,
+        model: ModelFile,
+        name: str,
+        version: int,
+        limits: Limits,
+        device: Device,
+        observer: Observer,
+        writer: StoreWriter | None = None,
     ) -> None:
         self.name, self.version, self.fingerprint = name, version, model.fingerprint
         self.signature, self.vocabulary = model.signature, model.vocabulary
@@ -70,6 +84,9 @@ class Engine:
             max_batch=max_batch,
         )
         self._limits, self._observer = limits, observer
+        self.persistence = Persistence(
+            (name, version, self.fingerprint), self._core, self.runner, writer, observer, self._deliver
+        )
         self._batches: SimpleQueue[tuple[Batch, Assembly] | None] = SimpleQueue()
         self._thread = Thread(target=self._run_batches, name=f"run-{name}-{version}", daemon=True)
         self._num_running = 0
@@ -83,7 +100,9 @@ class Engine:
         """Starts the run thread and the expiry timer."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
-        self._expiry = self._loop.create_task(self._expire_forever())
+        self._timers = [self._loop.create_task(self._expire_forever())]
+        if self.persistence.has_store:
+            self._timers.append(self._loop.create_task(self._save_forever()))
 
     async def start_of(self, contexts: Mapping[str, Array]) -> Start:
         """What these contexts, without a batch axis, make of a session that is to be opened.
@@ -92,31 +111,90 @@ class Engine:
             InvalidArgument: one is missing, unknown or malformed.
             Unavailable: the server is draining.
         """
-        self._check_draining()
+        self.check_draining()
         self._initialiser.check(contexts)
         if not contexts:
             return ALIKE
         return await asyncio.to_thread(self._initialiser.start, contexts)
 
     def open(self, options: OpenOptions, start: Start = ALIKE) -> SessionView:
-        """Opens a session in the model's initial state, or in the one that its contexts give it.
+        """Opens a session where it starts, in this process alone; `store` makes it outlive the process.
 
         Raises:
             AlreadyExists: the id is in use.
             ResourceExhausted: as many sessions are open as may be.
             Unavailable: the server is draining.
         """
-        self._check_draining()
+        self.check_draining()
         try:
             session = self._core.table.open(options, time.monotonic(), start)
         except ResourceExhausted as error:
             self._observer.work_refused(error.reason)
             raise
+        if start.position and start.initial is not None:
+            self._core.residence.spilled.put(session.session_id, start.initial)
+            session.initial = None
         self._observer.session_opened()
         log.info(
             "session opened", extra={"session_id": session.session_id, "model": self.name, "version": self.version}
         )
         return self._view(session)
+
+    async def store(self, session_id: str, durability: Durability) -> None:
+        """Makes an open session outlive the process, as far as it is to; if that fails, it is not open any more.
+
+        Raises:
+            AlreadyExists: the store has a session of that id.
+            FailedPrecondition: there is no store.
+            Unavailable: the store does not answer.
+        """
+        if durability.mode is Mode.NONE:
+            return
+        session = self._core.table.get(session_id)
+        try:
+            await self.persistence.create(session, durability)
+        except BaseException:
+            if session.is_open:
+                session.stored = None
+                self._core.end(session, EndReason.CLOSED)
+                self._deliver()
+            raise
+
+    def adopt(self, session_id: str, head: Head, state: State, stored: Stored) -> None:
+        """Takes up a session that the store had.
+
+        Raises:
+            AlreadyExists, ResourceExhausted, Unavailable: as `open`.
+        """
+        now = time.time()
+        start = replace(start_from(head, state), age=max(0.0, now - head.opened))
+        remaining = max(0.001, head.lifetime_ends - now)
+        self.open(OpenOptions(session_id, head.seed, head.idle_timeout, remaining), start)
+        if stored.durability.mode is not Mode.NONE:
+            self._core.table.get(session_id).stored = stored
+        self._observer.session_resumed()
+
+    def drop(self, session_id: str) -> None:
+        """Lets go of a session that another has by now, or that is to be taken from the store anew. Raises NotFound."""
+        self._core.end(self._core.table.get(session_id), EndReason.MOVED)
+        self._deliver()
+
+    def state_of(self, session_id: str, position: int | None) -> tuple[Head, State]:
+        """Head and state of a session as it is now.
+
+        Raises:
+            NotFound: there is none.
+            WrongPosition: it is elsewhere.
+            Aborted: it is being spilled; in a moment it can be read.
+        """
+        session = self._core.table.get(session_id)
+        if position is not None and position != session.position:
+            raise WrongPosition(position, session.position)
+        return self.persistence.head_of(session), self.persistence.states_of([session])[0]
+
+    def answers_from(self, session_id: str, received: int) -> bool:
+        """True if a client with the answers up to `received` can go on. Raises NotFound."""
+        return self._core.answers_from(self._core.table.get(session_id), received)
 
     def __contains__(self, session_id: str) -> bool:
         return session_id in self._core.table
@@ -143,13 +221,13 @@ class Engine:
         Raises:
             ConveyorError: it is refused, and nothing has changed.
         """
-        self._check_draining()
+        self.check_draining()
         try:
             self._core.accept(work, time.monotonic())
         except ResourceExhausted as error:
             self._observer.work_refused(error.reason)
             raise
-        if self._core.outcomes:
+        if self._core.outbox.ready:
             self._deliver()
         self._pump_soon()
 
@@ -176,14 +254,18 @@ class Engine:
             spilled_bytes=residence.spilled.num_bytes,
             context_bytes=len(core.table) * sum(arena.row_bytes for arena in self.runner.graph.contexts),
             num_waiting=core.num_waiting,
+            num_durable=len(durable := [session for session in core.table if session.stored]),
+            num_unstored=sum(session.position - (session.stored.newest or 0) for session in durable if session.stored),
         )
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - past it, sessions still have to be ended
-        """Refuses new work, lets what was accepted finish for at most `timeout` seconds, then ends every session."""
+        """Refuses new work, lets what was accepted finish, stores every session and ends it, all within `timeout` s."""
         self._is_draining = True
+        deadline = time.monotonic() + timeout
         if self._core.num_waiting:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), timeout)
+        await self.persistence.store_all(max(0.0, deadline - time.monotonic()))
         for session in list(self._core.table):
             self._core.end(session, EndReason.DRAINED)
         self._deliver()
@@ -194,11 +276,12 @@ class Engine:
         if self._thread.is_alive():
             self._batches.put(None)
             await asyncio.to_thread(self._thread.join)
-            self._expiry.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._expiry
+            for timer in self._timers:
+                timer.cancel()
+            await asyncio.gather(*self._timers, return_exceptions=True)
 
-    def _check_draining(self) -> None:
+    def check_draining(self) -> None:
+        """Raises Unavailable once the server stops."""
         if self._is_draining:
             self._observer.work_refused("draining")
             raise Unavailable("the server is draining")
@@ -266,6 +349,7 @@ class Engine:
         began = now - results.run_seconds
         waits = [began - job.arrived for job in batch.jobs if not job.num_done and job.num_steps]
         self._core.finish(batch, assembly, results, now)
+        self.persistence.save_due(now)
         self._observe(batch, assembly, results, waits)
 
     def _observe(self, batch: Batch, assembly: Assembly, results: Results, waits: Sequence[float]) -> None:
@@ -280,7 +364,7 @@ class Engine:
     def _deliver(self) -> None:
         """Hands out what has come together: outcomes, then the ends of sessions, then one flush for each sink."""
         core = self._core
-        outcomes, core.outcomes = core.outcomes, []
+        outcomes, core.outbox.ready = core.outbox.ready, []
         sinks: dict[Sink, None] = {}
         for sink, tag, outcome in outcomes:
             sink.put(tag, outcome)
@@ -288,6 +372,7 @@ class Engine:
         ended, core.ended = core.ended, []
         for session, reason in ended:
             self._observer.session_ended(reason)
+            self.persistence.close(session, reason)
             log.info(
                 "session closed",
                 extra={
@@ -306,6 +391,11 @@ class Engine:
         if self._is_draining and not core.num_waiting:
             self._idle.set()
 
+    async def _save_forever(self) -> None:
+        while True:
+            await asyncio.sleep(SAVE_INTERVAL)
+            self.persistence.save_due(time.monotonic())
+
     async def _expire_forever(self) -> None:
         while True:
             await asyncio.sleep(EXPIRY_INTERVAL)
@@ -322,6 +412,9 @@ class Engine:
             session.seed,
             create_time=session.opened + self._clock_offset,
             expire_time=session.expires + self._clock_offset,
-            is_resident=session.slot != 0,
+            residence=Residency.RESIDENT if session.slot else Residency.SPILLED,
             state_bytes=self.state_bytes,
+            durability=session.stored.durability if session.stored else NOT_STORED,
+            durable_position=session.stored.newest if session.stored else None,
+            epoch=session.stored.epoch if session.stored else 0,
         )

@@ -1,10 +1,17 @@
 """All loaded models: which engine a model name or a session id leads to."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from secrets import token_bytes
 from typing import TYPE_CHECKING
 
-from conveyor.engine.work import Array, OpenOptions, SessionView
-from conveyor.errors import AlreadyExists, NotFound
+from conveyor.engine.checkpoint import CheckpointError, Head, State, read_head, start_from
+from conveyor.engine.durability import NOT_STORED, Durability, Mode
+from conveyor.engine.recovery import Recovery
+from conveyor.engine.seal import Seal
+from conveyor.engine.store_writer import StoreWriter
+from conveyor.engine.work import Array, OpenOptions, SessionView, Start
+from conveyor.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from conveyor.engine.engine import Engine
@@ -13,16 +20,31 @@ if TYPE_CHECKING:
 class Engines:
     """The engines of one server, at most one for each model name and version."""
 
-    def __init__(self, engines: Iterable["Engine"]) -> None:
+    def __init__(
+        self,
+        engines: Iterable["Engine"],
+        writer: StoreWriter | None = None,
+        seal: Seal | None = None,
+        durability: Durability = NOT_STORED,
+    ) -> None:
         self._engines = sorted(engines, key=lambda engine: (engine.name, engine.version))
         self._by_version = {(engine.name, engine.version): engine for engine in self._engines}
         # Sorted by version, so that the newest of each name comes last and stays.
         self._newest = {engine.name: engine for engine in self._engines}
         self._only = self._engines[0] if len(self._engines) == 1 else None
+        self.recovery = Recovery(writer, self.engine_for) if writer else None
+        self._writer = writer
+        self.seal = seal or Seal(token_bytes())
+        self.durability = durability if writer else NOT_STORED  # of sessions that do not say
 
     def all(self) -> list["Engine"]:
         """The engines, by name and version."""
         return list(self._engines)
+
+    @property
+    def is_store_up(self) -> bool:
+        """False while the store does not answer."""
+        return self._writer is None or self._writer.is_up
 
     def of_model(self, name: str, version: int = 0) -> "Engine":
         """The engine of a model. Name "" is allowed while there is one model only; version 0 is the newest.
@@ -58,16 +80,128 @@ class Engines:
                 return engine
         raise NotFound(f"session {session_id!r} is unknown, expired or closed")
 
+    def is_here(self, session_id: str) -> bool:
+        """True if an engine holds the session."""
+        return any(session_id in engine for engine in self._engines)
+
+    async def holding(self, session_id: str, received: int | None = None, epoch: int = 0) -> "Engine":
+        """The engine that holds a session, which is taken from the store if need be.
+
+        A client with the answers up to `received` has seen the session at `epoch`.
+
+        Raises:
+            ConveyorError: as `Recovery.resume`.
+        """
+        for engine in self._engines:
+            if session_id in engine:
+                if 0 < engine.get(session_id).epoch < epoch:
+                    engine.drop(session_id)  # another server has had it since
+                    break
+                return engine
+        if self.recovery is None:
+            return self.of_session(session_id)  # which, or whose methods, say that it is unknown
+        return await self.recovery.resume(session_id, received)
+
+    async def view(self, session_id: str) -> SessionView:
+        """A session as it is now, here or in the store. Raises NotFound, Unavailable."""
+        if self.recovery is None or self.is_here(session_id):
+            return self.of_session(session_id).get(session_id)
+        return await self.recovery.view(session_id)
+
+    async def close(self, session_id: str) -> SessionView:
+        """Ends a session at its client's wish, here or in the store. Raises NotFound, Unavailable."""
+        if self.recovery is None or self.is_here(session_id):
+            return self.of_session(session_id).close(session_id)
+        return await self.recovery.close(session_id)
+
+    async def stored(self, count: int, cursor: str, model_name: str) -> tuple[list[SessionView], str]:
+        """About `count` of the store's sessions, and the next cursor.
+
+        Raises:
+            FailedPrecondition: there is no store; Unavailable: it does not answer.
+        """
+        if self.recovery is None:
+            raise FailedPrecondition("stored: the server has no store")
+        views, cursor = await self.recovery.list(count, cursor)
+        return [view for view in views if model_name in ("", view.model_name)], cursor
+
+    async def resume(self, session_id: str, received: int | None, epoch: int) -> SessionView:
+        """The session to go on with after a loss: as it is here, or, if its client could not go on, from the store."""
+        engine = await self.holding(session_id, received, epoch)
+        can_go_on = received is None or engine.answers_from(session_id, received)
+        if not can_go_on and self.recovery is not None and engine.get(session_id).epoch:
+            engine.drop(session_id)
+            engine = await self.recovery.resume(session_id, received)
+        return engine.get(session_id)
+
     async def open(
         self, model_name: str, version: int, options: OpenOptions, contexts: Mapping[str, Array]
     ) -> SessionView:
         """Opens a session; its id is unique over all models.
 
         Raises:
-            NotFound: the model; AlreadyExists: the id; and whatever `Engine.start_of` and `Engine.open` raise.
+            NotFound: the model; AlreadyExists: the id; and whatever `Engine.start_of`, `open` and `store` raise.
         """
         engine = self.of_model(model_name, version)
-        start = await engine.start_of(contexts)
-        if options.session_id is not None and any(options.session_id in other for other in self._engines):
+        return await self._open(engine, options, await engine.start_of(contexts))
+
+    async def _open(self, engine: "Engine", options: OpenOptions, start: Start) -> SessionView:
+        if options.session_id is not None and self.is_here(options.session_id):
             raise AlreadyExists(f"session {options.session_id!r} is open")
-        return engine.open(options, start)
+        session_id = engine.open(options, start).session_id
+        await engine.store(session_id, options.durability or self.durability)
+        return engine.get(session_id)
+
+    async def fork(self, session_id: str, position: int | None, options: OpenOptions) -> SessionView:
+        """Opens a session where another is. What `options` leave open is as in the other.
+
+        Raises:
+            NotFound, WrongPosition: of the other; and whatever `open` raises.
+        """
+        engine = await self.holding(session_id, position)
+        head, state = engine.state_of(session_id, position)
+        if options.durability is None and head.durability.mode is not Mode.NONE:
+            options = replace(options, durability=head.durability)
+        return await self._open_from(engine, replace(options, idle_timeout=head.idle_timeout), head, state)
+
+    async def export(self, session_id: str, position: int | None) -> tuple[bytes, int]:
+        """A session's sealed checkpoint, and the position that it holds. Raises NotFound, WrongPosition."""
+        engine = await self.holding(session_id, position)
+        head, state = engine.state_of(session_id, position)
+        return self.seal.close(engine.persistence.encode_head(head), engine.persistence.encode(state)), state.position
+
+    async def import_(self, sealed: bytes, options: OpenOptions) -> SessionView:
+        """Opens a session from a sealed checkpoint.
+
+        Raises:
+            InvalidArgument, FailedPrecondition: it cannot be used here; and whatever `open` raises.
+        """
+        raw_head, raw_state = self.seal.open(sealed)
+        try:
+            head, contexts = read_head(raw_head)
+            engine = self.engine_for(head)
+            head, state = engine.persistence.decode(head, contexts, raw_state)
+        except CheckpointError as error:
+            raise InvalidArgument("checkpoint", str(error)) from None
+        return await self._open_from(engine, options, head, state)
+
+    async def _open_from(self, engine: "Engine", options: OpenOptions, head: Head, state: State) -> SessionView:
+        if options.seed is None:
+            options = replace(options, seed=head.seed)
+        return await self._open(engine, options, start_from(head, state))
+
+    def engine_for(self, head: Head) -> "Engine":
+        """The engine of the very model that a checkpoint is of.
+
+        Raises:
+            FailedPrecondition: it is not loaded here.
+        """
+        engine = self._by_version.get((head.model, head.version))
+        if engine is None:
+            raise FailedPrecondition(f"checkpoint: model {head.model} version {head.version} is not loaded here")
+        if engine.fingerprint != head.fingerprint:
+            raise FailedPrecondition(
+                f"checkpoint: it is of another {head.model} version {head.version}: its fingerprint is "
+                f"{head.fingerprint}, that of the loaded one {engine.fingerprint}"
+            )
+        return engine

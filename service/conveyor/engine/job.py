@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from conveyor.engine.session import Kept, Session
+from conveyor.engine.drawn import Drawn
+from conveyor.engine.session import MAX_REMEMBERED, Kept, Session
 from conveyor.engine.work import Answer, Array, Chunk, FinishReason, Generation, Sink, Token
 
 # Answers that a session keeps for a client that has not acknowledged them. The latest is kept whatever its size.
 MAX_KEPT = 16
 MAX_KEPT_BYTES = 1 << 18
-MAX_REPETITION_WINDOW = 256
 
 
 class Job(ABC):
@@ -107,6 +107,8 @@ class ChunkJob(Job):
         session, chunk, start = self.session, self.chunk, self.session.position
         session.position = start + self.num_steps
         session.pending = self.feed[-1] if chunk.want.scoring else None
+        if session.seen is None and chunk.want.remember:
+            session.seen = deque(maxlen=MAX_REMEMBERED)
         if session.seen is not None:
             session.seen.extend(self.feed[self.lead :])
         answer = Answer(
@@ -140,7 +142,7 @@ class ChunkJob(Job):
 class GenerationJob(Job):
     """A generation: runs its prompt, then one step for each token; every token is a commit and an outcome."""
 
-    __slots__ = ("drawn", "generation", "latest", "num_generated", "seed", "seen", "top_scores", "top_tokens")
+    __slots__ = ("drawn", "generation", "kept", "latest", "num_generated", "seed", "seen", "top_scores", "top_tokens")
 
     def __init__(self, session: Session, generation: Generation, now: float) -> None:
         super().__init__(session, generation, len(generation.tokens), now)
@@ -153,6 +155,13 @@ class GenerationJob(Job):
         self.top_scores: list[float] = []
         self.seen: deque[int] = deque(maxlen=generation.sampling.repetition_window)
         self.latest: deque[int] = deque(maxlen=max(map(len, generation.stop_sequences), default=1))
+        if generation.is_continuation and session.drawn is not None:
+            self.kept = session.drawn
+            self.latest.extend(self.kept.tokens)
+        else:
+            self.kept = Drawn(session.position, generation.tokens)
+        if generation.num_generated:
+            self.latest.extend(generation.tokens[-generation.num_generated :])
 
     def begin(self) -> None:
         if self.session.pending is not None:
@@ -178,7 +187,7 @@ class GenerationJob(Job):
         self.feed, self.num_done, self.num_total = [token], 0, 1
         self.seen.append(token)
         self.latest.append(token)
-        return Token(
+        outcome = Token(
             self.session.session_id,
             self.session.position,
             token,
@@ -187,11 +196,14 @@ class GenerationJob(Job):
             self.top_scores,
             self._finish(),
         )
+        self.kept.add(outcome)
+        self.session.drawn = self.kept
+        return outcome
 
     def _remember(self, token: int) -> None:
         session = self.session
         if session.seen is None:
-            session.seen = deque(maxlen=MAX_REPETITION_WINDOW)
+            session.seen = deque(maxlen=MAX_REMEMBERED)
         if not self.num_generated:
             session.seen.extend(self.generation.tokens)
         session.seen.append(token)

@@ -66,7 +66,10 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """What an engine holds at this moment. `num_waiting` counts chunks and generations that have not finished."""
+    """What an engine holds at this moment. `num_waiting` counts chunks and generations that have not finished.
+
+    `num_unstored` are the steps of the `num_durable` sessions with durability that are in no checkpoint yet.
+    """
 
     num_sessions: int
     num_resident: int
@@ -77,3 +80,5 @@ class EngineStats:
     spilled_bytes: int
     context_bytes: int
     num_waiting: int
+    num_durable: int = 0
+    num_unstored: int = 0

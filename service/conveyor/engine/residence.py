@@ -54,6 +54,7 @@ class Residence:
             session = job.session
             if not session.slot:
                 session.slot = self._take(batch, victims)
+                session.is_entering = True
                 stored = self.spilled.get(session.session_id)
                 batch.restores.append((session, stored or session.initial or self._initial))
                 batch.num_returning += stored is not None
@@ -68,7 +69,7 @@ class Residence:
         if not self.slots.num_free:
             victim = victims.pop(0)
             # Out of every line until the run has read its state: the run reads before it writes.
-            victim.is_running = True
+            victim.is_running = victim.is_leaving = True
             batch.spills.append(victim)
             return victim.slot
         return self.slots.take()
@@ -77,6 +78,7 @@ class Residence:
         """After a run: its victims' states are in the store, its restored sessions' no longer."""
         self._leave(batch, spilled)
         for session, _ in batch.restores:
+            session.is_entering = False
             session.initial = None
             self.spilled.drop(session.session_id)
 
@@ -86,11 +88,12 @@ class Residence:
             self._leave(batch, spilled)
         kept = {victim.slot for victim in batch.spills}
         for victim in batch.spills:
-            victim.is_running = False
+            victim.is_running = victim.is_leaving = False
         for job in batch.jobs:
             self._give_unless(kept, job.slot)
             job.slot = 0
         for session, _ in batch.restores:
+            session.is_entering = False
             self._give_unless(kept, session.slot)
             session.slot = 0
             self._leave_arena(session)
@@ -99,9 +102,17 @@ class Residence:
         for victim, rows in zip(batch.spills, spilled, strict=True):
             self._leave_arena(victim)
             victim.slot = 0
-            victim.is_running = False
+            victim.is_running = victim.is_leaving = False
             if victim.is_open:
                 self.spilled.put(victim.session_id, rows)
+
+    def on_host(self, session: Session) -> Rows | None:
+        """The session's state if it is in host memory. None: in the arena if `is_in_arena`, or else the initial one."""
+        return self.spilled.get(session.session_id) or session.initial
+
+    def is_in_arena(self, session: Session) -> bool:
+        """True if the session's slot holds its state, and will until a later batch is settled."""
+        return session.slot != 0 and not session.is_entering and not session.is_leaving
 
     def _give_unless(self, kept: set[int], slot: int) -> None:
         if slot and slot not in kept:

@@ -146,6 +146,10 @@ class Runner:
             results.outputs[name] = from_layout(array.copy() if is_fixed else array, self._specs[name])
         results.run_seconds = perf_counter() - started
 
+    def read(self, slots: Sequence[int]) -> list[Rows]:
+        """The states in these slots, which no run may be writing."""
+        return self._arenas.read(slots)
+
     def _check_slots(self, feeds: Feeds) -> None:
         # Lists: NumPy's own min and max take longer for a lone session than all the rest of the checks.
         _check_range(feeds.read_slots.tolist() + feeds.write_slots.tolist(), self._num_rows)

@@ -4,11 +4,16 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from conveyor.engine.drawn import Drawn
+from conveyor.engine.durability import Stored
 from conveyor.engine.spilled import Rows
 from conveyor.engine.work import Answer, Array, Sink, Want
 
 if TYPE_CHECKING:
     from conveyor.engine.job import Job
+
+# Tokens that a session remembers for repetition penalties: the widest window that a client may ask for.
+MAX_REMEMBERED = 256
 
 
 @dataclass(slots=True)
@@ -45,10 +50,14 @@ class Session:
     jobs: "deque[Job]" = field(default_factory=deque)
     tail: int = 0  # position once every accepted job has finished
     is_running: bool = False  # in a batch, or being spilled by one
+    is_leaving: bool = False  # being spilled: its slot may be another's by now
+    is_entering: bool = False  # being restored: its state may not be in its slot yet
     is_open: bool = True
     acknowledged: int = 0  # the client has the answers up to here
     kept: tuple[Kept, ...] = ()  # answers that it may not have, oldest first
     seen: deque[int] | None = None  # its latest tokens, for repetition penalties; from its first generation on
+    drawn: Drawn | None = None  # its latest tokens that a client may not have read, while it was only generating
+    stored: Stored | None = None  # what a store has of it; None without durability
     sink: Sink | None = None  # the stream that stepped it last: hears when the session ends
 
     @property

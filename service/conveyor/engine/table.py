@@ -2,11 +2,12 @@
 
 import heapq
 import secrets
+from collections import deque
 from collections.abc import Iterator
 from itertools import count
 
 from conveyor.engine.limits import Limits
-from conveyor.engine.session import Session
+from conveyor.engine.session import MAX_REMEMBERED, Session
 from conveyor.engine.work import EndReason, OpenOptions, Start
 from conveyor.errors import AlreadyExists, NotFound, ResourceExhausted
 
@@ -34,7 +35,7 @@ class SessionTable:
         return iter(self._sessions.values())
 
     def open(self, options: OpenOptions, now: float, start: Start = ALIKE) -> Session:
-        """Adds a session at position 0, with what its contexts made of it.
+        """Adds a session where it starts.
 
         Raises:
             AlreadyExists: the id is in use.
@@ -48,12 +49,17 @@ class SessionTable:
         session = Session(
             session_id,
             seed=secrets.randbits(64) if options.seed is None else options.seed,
-            opened=now,
+            opened=now - start.age,
             idle_timeout=min(options.idle_timeout or self._limits.idle_timeout, self._limits.max_idle_timeout),
             lifetime_ends=now + min(options.max_lifetime or self._limits.max_lifetime, self._limits.max_lifetime),
             last_used=now,
             contexts=start.contexts,
             initial=start.initial,
+            position=start.position,
+            pending=start.pending,
+            tail=start.position,
+            seen=None if start.seen is None else deque(start.seen, maxlen=MAX_REMEMBERED),
+            acknowledged=start.position,
         )
         self._sessions[session_id] = session
         self._forget_closed()

@@ -5,8 +5,8 @@ from math import inf
 
 import numpy as np
 
-from conveyor.engine.job import MAX_REPETITION_WINDOW
 from conveyor.engine.limits import Limits
+from conveyor.engine.session import MAX_REMEMBERED
 from conveyor.engine.work import Chunk, Generation, Want
 from conveyor.errors import FailedPrecondition, InvalidArgument
 from conveyor.signature import Signature, TensorSpec
@@ -163,8 +163,8 @@ class Validator:
             ),
             (
                 "sampling.repetition_window",
-                1 <= sampling.repetition_window <= MAX_REPETITION_WINDOW,
-                f"must be 1 to {MAX_REPETITION_WINDOW}",
+                1 <= sampling.repetition_window <= MAX_REMEMBERED,
+                f"must be 1 to {MAX_REMEMBERED}",
             ),
         )
         for field, holds, problem in rules:

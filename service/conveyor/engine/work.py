@@ -1,5 +1,6 @@
 """What goes through the engine's door: work in, outcomes out. Plain values and arrays, no transport types."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
@@ -8,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from conveyor.engine.durability import NOT_STORED, Durability
 from conveyor.errors import ConveyorError
 
 Array = NDArray[Any]
@@ -21,6 +23,7 @@ class EndReason(Enum):
     LIFETIME = "lifetime"
     DRAINED = "drained"
     UNLOADED = "unloaded"
+    MOVED = "moved"
 
 
 class FinishReason(Enum):
@@ -28,6 +31,14 @@ class FinishReason(Enum):
 
     LENGTH = "length"
     STOP = "stop"
+
+
+class Residency(Enum):
+    """Where a session's state is."""
+
+    RESIDENT = "resident"
+    SPILLED = "spilled"
+    STORED = "stored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +49,7 @@ class Want:
     top_k: int = 0
     last_only: bool = False
     scoring: bool = False
+    remember: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +68,7 @@ class Answer:
     """What a chunk of `num_steps` steps gave; `position` is the session's after it.
 
     `outputs` are `[n, ...]`; `top_tokens` and `top_log_probabilities` are flat, `top_k` for each of the n steps.
+    `durable_position` is where the client would have to send again from, None if the session is not stored.
     """
 
     session_id: str
@@ -65,6 +78,8 @@ class Answer:
     top_tokens: list[int] = field(default_factory=list)
     top_log_probabilities: list[float] = field(default_factory=list)
     log_probabilities: list[float] = field(default_factory=list)
+    durable_position: int | None = None
+    epoch: int = 0
 
     @property
     def num_bytes(self) -> int:
@@ -84,6 +99,8 @@ class Token:
     top_tokens: list[int] = field(default_factory=list)
     top_log_probabilities: list[float] = field(default_factory=list)
     finish_reason: FinishReason | None = None
+    durable_position: int | None = None
+    epoch: int = 0
 
 
 class Sink(Protocol):
@@ -122,11 +139,15 @@ class Chunk:
     deadline: float = inf
     acknowledged: int | None = None
     num_steps: int = 0
+    epoch: int = 0
 
 
 @dataclass(slots=True, eq=False)
 class Generation:
-    """A prompt to consume and tokens to sample. `seed` None means the session's own."""
+    """A prompt to consume and tokens to sample. `seed` None means the session's own.
+
+    Of the prompt, the last `num_generated` tokens were drawn by an earlier call: stop sequences may begin among them.
+    """
 
     session_id: str
     tokens: list[int]
@@ -139,6 +160,9 @@ class Generation:
     tag: Any = None
     position: int | None = None
     deadline: float = inf
+    num_generated: int = 0
+    epoch: int = 0
+    is_continuation: bool = False  # of the session's latest generation, whose tokens so far were sent again
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +176,11 @@ class SessionView:
     seed: int
     create_time: float
     expire_time: float
-    is_resident: bool
+    residence: Residency
     state_bytes: int
+    durability: Durability = NOT_STORED
+    durable_position: int | None = None
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +191,22 @@ class OpenOptions:
     seed: int | None = None
     idle_timeout: float | None = None
     max_lifetime: float | None = None
+    durability: Durability | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a session's contexts make of it: the rows of its own, by arena. None where all sessions start alike."""
+    """Where a session begins: at what its contexts make of it, or where another session or process left off.
+
+    Rows are by arena; None where all sessions start alike. `age` is seconds since it was first opened.
+    """
 
     contexts: dict[str, Array] | None = None
     initial: dict[str, Array] | None = None
+    position: int = 0
+    pending: int | None = None
+    seen: Sequence[int] | None = None
+    age: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,3 +230,7 @@ class Observer(Protocol):
     def states_spilled(self, num_sessions: int) -> None: ...
     def states_restored(self, num_sessions: int) -> None: ...
     def work_refused(self, reason: str) -> None: ...
+    def checkpoints_stored(self, num_checkpoints: int, num_bytes: int) -> None: ...
+    def checkpoints_failed(self, num_checkpoints: int) -> None: ...
+    def session_fenced(self) -> None: ...
+    def session_resumed(self) -> None: ...

@@ -8,6 +8,7 @@ import numpy as np
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from conveyor.engine.durability import Durability, Mode
 from conveyor.engine.engine import Engine
 from conveyor.engine.work import (
     Answer,
@@ -17,6 +18,7 @@ from conveyor.engine.work import (
     FinishReason,
     Generation,
     OpenOptions,
+    Residency,
     Sampling,
     SessionView,
     Sink,
@@ -28,11 +30,18 @@ from conveyor.rpc.tensors import DATA_TYPES, read_tensor, write_tensor
 from conveyor.signature import OutputSpec, TensorSpec
 from conveyor.v1 import generate_pb2, model_pb2, session_pb2, step_pb2
 
+Opening = session_pb2.OpenSessionRequest | session_pb2.ImportSessionRequest
+
 MAX_CACHED_WANT = 256  # bytes; what a client makes longer is not kept for it
 
 NOTHING = Want()
 SCORING = Want(scoring=True)
+REMEMBERED = Want(scoring=True, remember=True)
 
+RESIDENCES: dict[Residency, Any] = {
+    residence: session_pb2.Residence.Value(f"RESIDENCE_{residence.name}") for residence in Residency
+}
+MODES: dict[Any, Mode] = {session_pb2.DurabilityMode.Value(f"DURABILITY_MODE_{mode.name}"): mode for mode in Mode}
 END_REASONS = {reason: session_pb2.EndReason.Value(f"END_REASON_{reason.name}") for reason in EndReason}
 FINISH_REASONS: dict[FinishReason, Any] = {
     reason: generate_pb2.FinishReason.Value(f"FINISH_REASON_{reason.name}") for reason in FinishReason
@@ -62,7 +71,9 @@ def chunk_work(message: step_pb2.Chunk, engine: Engine, sink: Sink, tag: Any, de
     position = message.position if message.HasField("position") else None
     acknowledged = message.acknowledged_position if message.HasField("acknowledged_position") else None
     want = want_of(message)
-    return Chunk(message.session_id, inputs, want, sink, tag, position, deadline, acknowledged, num_steps)
+    return Chunk(
+        message.session_id, inputs, want, sink, tag, position, deadline, acknowledged, num_steps, message.epoch
+    )
 
 
 def _no_tokens(engine: Engine) -> NoReturn:
@@ -97,7 +108,7 @@ def want_of(message: step_pb2.Chunk) -> Want:
     if kind is None:
         return NOTHING
     if kind == "scoring":
-        return SCORING
+        return REMEMBERED if message.scoring.remember else SCORING
     serialized = message.outputs.SerializeToString()
     return _cached_want(serialized) if len(serialized) <= MAX_CACHED_WANT else _outputs_want(serialized)
 
@@ -115,6 +126,10 @@ def fill_result(result: step_pb2.StepResult, answer: Answer, top_k: int) -> int:
     """Writes the answer's outputs, and says about how many bytes they are; the caller has written the identifiers."""
     result.position = answer.position
     num_bytes = 0
+    if answer.epoch:
+        result.epoch = answer.epoch
+        if answer.durable_position is not None:
+            result.durable_position = answer.durable_position
     if answer.top_tokens:
         top = result.top_tokens
         top.k = top_k
@@ -144,6 +159,8 @@ def generation_work(request: generate_pb2.GenerateRequest, sink: Sink, deadline:
         top_k=request.top_k_log_probabilities,
         position=request.position if request.HasField("position") else None,
         deadline=deadline,
+        num_generated=request.num_generated,
+        epoch=request.epoch,
     )
 
 
@@ -162,6 +179,10 @@ def generate_response(tokens: list[Token], top_k: int) -> generate_pb2.GenerateR
         log_probabilities=[token.log_probability for token in tokens],
         position=last.position,
     )
+    if last.epoch:
+        response.epoch = last.epoch
+        if last.durable_position is not None:
+            response.durable_position = last.durable_position
     if last.finish_reason is not None:
         response.finish_reason = FINISH_REASONS[last.finish_reason]
     if top_k:
@@ -170,21 +191,54 @@ def generate_response(tokens: list[Token], top_k: int) -> generate_pb2.GenerateR
     return response
 
 
-def open_options(request: session_pb2.OpenSessionRequest) -> OpenOptions:
+def open_options(request: Opening, default: Durability) -> OpenOptions:
     """How the request wants its session.
 
     Raises:
-        InvalidArgument: a malformed id, a time that is not above 0.
+        InvalidArgument: a malformed id or durability, a time that is not above 0.
     """
-    session_id = request.session_id
-    if len(session_id) > 128 or not all("!" <= character <= "~" for character in session_id):
-        raise InvalidArgument("session_id", f"must be 1 to 128 visible ASCII characters, got {session_id[:130]!r}")
     return OpenOptions(
-        session_id=session_id or None,
+        session_id=_new_id(request.session_id, "session_id"),
         seed=request.seed if request.HasField("seed") else None,
         idle_timeout=_seconds(request, "idle_timeout"),
         max_lifetime=_seconds(request, "max_lifetime"),
+        durability=read_durability(request, default),
     )
+
+
+def fork_options(request: session_pb2.ForkSessionRequest, default: Durability) -> OpenOptions:
+    """How the request wants its new session.
+
+    Raises:
+        InvalidArgument: a malformed id or durability.
+    """
+    return OpenOptions(
+        session_id=_new_id(request.new_session_id, "new_session_id"),
+        seed=request.seed if request.HasField("seed") else None,
+        durability=read_durability(request, default),
+    )
+
+
+def _new_id(session_id: str, field: str) -> str | None:
+    if len(session_id) > 128 or not all("!" <= character <= "~" for character in session_id):
+        raise InvalidArgument(field, f"must be 1 to 128 visible ASCII characters, got {session_id[:130]!r}")
+    return session_id or None
+
+
+def read_durability(request: Opening | session_pb2.ForkSessionRequest, default: Durability) -> Durability | None:
+    """The durability that a request asks for; None for the default one, whose numbers stand for those not given.
+
+    Raises:
+        InvalidArgument: a mode that there is not, a number that is not above 0.
+    """
+    message = request.durability
+    if not request.HasField("durability") or not message.mode:
+        return None
+    if message.mode not in MODES:
+        raise InvalidArgument("durability.mode", f"must be NONE, ASYNC or SYNC, got {message.mode}")
+    _require(message.every_steps >= 0, "durability.every_steps", f"must be at least 0, got {message.every_steps}")
+    every = _seconds(message, "every", "durability.every")
+    return Durability(MODES[message.mode], message.every_steps or default.every_steps, every or default.every_seconds)
 
 
 def read_contexts(request: session_pb2.OpenSessionRequest) -> dict[str, Array]:
@@ -196,12 +250,12 @@ def read_contexts(request: session_pb2.OpenSessionRequest) -> dict[str, Array]:
     return {name: read_tensor(tensor, f"contexts[{name}]") for name, tensor in request.contexts.items()}
 
 
-def _seconds(request: session_pb2.OpenSessionRequest, field: str) -> float | None:
+def _seconds(request: Any, field: str, path: str = "") -> float | None:
     if not request.HasField(field):
         return None
     duration: Duration = getattr(request, field)
     seconds = duration.seconds + duration.nanos / 1e9
-    _require(seconds > 0, field, f"must be above 0 s, got {seconds} s")
+    _require(seconds > 0, path or field, f"must be above 0 s, got {seconds} s")
     return seconds
 
 
@@ -212,7 +266,7 @@ def _require(holds: bool, field: str, problem: str) -> None:
 
 def session_message(view: SessionView) -> session_pb2.Session:
     """The session as clients see it."""
-    return session_pb2.Session(
+    message = session_pb2.Session(
         session_id=view.session_id,
         model_name=view.model_name,
         model_version=view.model_version,
@@ -220,9 +274,23 @@ def session_message(view: SessionView) -> session_pb2.Session:
         seed=view.seed,
         create_time=_timestamp(view.create_time),
         expire_time=_timestamp(view.expire_time),
-        residence=session_pb2.RESIDENCE_RESIDENT if view.is_resident else session_pb2.RESIDENCE_SPILLED,
+        residence=RESIDENCES[view.residence],
         state_bytes=view.state_bytes,
+        durability=_durability_message(view.durability),
+        epoch=view.epoch,
     )
+    if view.durable_position is not None:
+        message.durable_position = view.durable_position
+    return message
+
+
+def _durability_message(durability: Durability) -> session_pb2.Durability:
+    mode: Any = session_pb2.DurabilityMode.Value(f"DURABILITY_MODE_{durability.mode.name}")
+    if durability.mode is not Mode.ASYNC:
+        return session_pb2.Durability(mode=mode)
+    seconds = durability.every_seconds
+    every = Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))
+    return session_pb2.Durability(mode=mode, every_steps=durability.every_steps, every=every)
 
 
 def _timestamp(seconds: float) -> Timestamp:

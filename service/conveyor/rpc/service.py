@@ -10,11 +10,13 @@ from math import isfinite, nan
 from conveyor.engine.engines import Engines
 from conveyor.engine.work import SessionView
 from conveyor.errors import InvalidArgument, Unavailable
-from conveyor.rpc import convert, generation, step
+from conveyor.rpc import convert, generation, stateless, step
 from conveyor.rpc.status import Context
 from conveyor.rpc.stream import Stream
 from conveyor.telemetry.metrics import Metrics
 from conveyor.v1 import generate_pb2, model_pb2, sequence_service_pb2_grpc, session_pb2, step_pb2
+
+Positioned = session_pb2.ForkSessionRequest | session_pb2.ExportSessionRequest | generate_pb2.GenerateRequest
 
 DEFAULT_PAGE = 100
 MAX_PAGE = 1000
@@ -45,23 +47,53 @@ class SequenceServicer(sequence_service_pb2_grpc.SequenceServiceServicer):
     async def OpenSession(
         self, request: session_pb2.OpenSessionRequest, context: Context
     ) -> session_pb2.OpenSessionResponse:
-        options, contexts = convert.open_options(request), convert.read_contexts(request)
+        options, contexts = convert.open_options(request, self._engines.durability), convert.read_contexts(request)
         view = await self._engines.open(request.model_name, request.model_version, options, contexts)
         return session_pb2.OpenSessionResponse(session=convert.session_message(view))
 
     async def GetSession(
         self, request: session_pb2.GetSessionRequest, context: Context
     ) -> session_pb2.GetSessionResponse:
-        view = self._engines.of_session(request.session_id).get(request.session_id)
+        view = await self._engines.view(request.session_id)
         return session_pb2.GetSessionResponse(session=convert.session_message(view))
+
+    async def ResumeSession(
+        self, request: session_pb2.ResumeSessionRequest, context: Context
+    ) -> session_pb2.ResumeSessionResponse:
+        received = request.received_position if request.HasField("received_position") else None
+        view = await self._engines.resume(request.session_id, received, request.epoch)
+        return session_pb2.ResumeSessionResponse(session=convert.session_message(view))
+
+    async def ForkSession(
+        self, request: session_pb2.ForkSessionRequest, context: Context
+    ) -> session_pb2.ForkSessionResponse:
+        options = convert.fork_options(request, self._engines.durability)
+        view = await self._engines.fork(request.session_id, _position(request), options)
+        return session_pb2.ForkSessionResponse(session=convert.session_message(view))
+
+    async def ExportSession(
+        self, request: session_pb2.ExportSessionRequest, context: Context
+    ) -> session_pb2.ExportSessionResponse:
+        checkpoint, position = await self._engines.export(request.session_id, _position(request))
+        return session_pb2.ExportSessionResponse(checkpoint=checkpoint, position=position)
+
+    async def ImportSession(
+        self, request: session_pb2.ImportSessionRequest, context: Context
+    ) -> session_pb2.ImportSessionResponse:
+        options = convert.open_options(request, self._engines.durability)
+        view = await self._engines.import_(request.checkpoint, options)
+        return session_pb2.ImportSessionResponse(session=convert.session_message(view))
 
     async def ListSessions(
         self, request: session_pb2.ListSessionsRequest, context: Context
     ) -> session_pb2.ListSessionsResponse:
         if request.page_size < 0:
             raise InvalidArgument("page_size", f"must be at least 0, got {request.page_size}")
-        views = self._list(request.model_name)
         size = min(request.page_size or DEFAULT_PAGE, MAX_PAGE)
+        if request.stored:
+            views, token = await self._engines.stored(size, request.page_token, request.model_name)
+            return session_pb2.ListSessionsResponse(sessions=map(convert.session_message, views), next_page_token=token)
+        views = self._list(request.model_name)
         after = _cursor(request.page_token)
         # One more than the page tells whether there is another.
         page = list(islice((view for view in views if after is None or _place(view) > after), size + 1))
@@ -80,11 +112,20 @@ class SequenceServicer(sequence_service_pb2_grpc.SequenceServiceServicer):
     async def CloseSession(
         self, request: session_pb2.CloseSessionRequest, context: Context
     ) -> session_pb2.CloseSessionResponse:
-        view = self._engines.of_session(request.session_id).close(request.session_id)
+        view = await self._engines.close(request.session_id)
         return session_pb2.CloseSessionResponse(position=view.position)
 
     async def Step(self, request: step_pb2.StepRequest, context: Context) -> step_pb2.StepResponse:
-        return await step.run(request.chunk, self._engines.of_session(request.chunk.session_id), context)
+        chunk = request.chunk
+        engine = await self._engines.holding(chunk.session_id, step.received_of(chunk), chunk.epoch)
+        response = step_pb2.StepResponse()
+        await step.run(chunk, engine, context, response.result)
+        return response
+
+    async def StepStateless(
+        self, request: step_pb2.StepStatelessRequest, context: Context
+    ) -> step_pb2.StepStatelessResponse:
+        return await stateless.run(request, self._engines, context)
 
     async def Stream(self, requests: Iterable[step_pb2.StreamRequest], context: Context) -> None:
         stream = Stream(self._engines, context, self._max_stream_steps)
@@ -95,8 +136,12 @@ class SequenceServicer(sequence_service_pb2_grpc.SequenceServiceServicer):
             self._streams.discard(stream)
 
     async def Generate(self, request: generate_pb2.GenerateRequest, context: Context) -> None:
-        engine = self._engines.of_session(request.session_id)
+        engine = await self._engines.holding(request.session_id, _position(request), request.epoch)
         await generation.run(request, engine, context, self._metrics.of_model(engine.name, engine.version))
+
+
+def _position(request: Positioned) -> int | None:
+    return request.position if request.HasField("position") else None
 
 
 def _place(view: SessionView) -> tuple[float, str]:

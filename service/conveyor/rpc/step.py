@@ -37,8 +37,8 @@ class Waiter:
         """The next call will be told that there is no such session."""
 
 
-async def run(message: step_pb2.Chunk, engine: Engine, context: Context) -> step_pb2.StepResponse:
-    """Advances one session by one chunk.
+async def run(message: step_pb2.Chunk, engine: Engine, context: Context, result: step_pb2.StepResult) -> None:
+    """Advances one session by one chunk, and fills in what came of it.
 
     Raises:
         ConveyorError: the chunk was refused or failed.
@@ -51,11 +51,16 @@ async def run(message: step_pb2.Chunk, engine: Engine, context: Context) -> step
     except asyncio.CancelledError:
         engine.cancel(work)
         raise
-    response = step_pb2.StepResponse()
-    response.result.session_id = message.session_id
-    response.result.request_id = message.request_id
-    fill_result(response.result, answer, work.want.top_k)
-    return response
+    result.session_id = message.session_id
+    result.request_id = message.request_id
+    fill_result(result, answer, work.want.top_k)
+
+
+def received_of(message: step_pb2.Chunk) -> int | None:
+    """The position up to which the client has answers, as far as its chunk tells."""
+    if message.HasField("acknowledged_position"):
+        return message.acknowledged_position
+    return message.position if message.HasField("position") else None
 
 
 def deadline_of(context: Context) -> float:

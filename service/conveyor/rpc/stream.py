@@ -9,9 +9,10 @@ from grpc.aio import EOF
 
 from conveyor.engine.engines import Engines
 from conveyor.engine.work import Answer, EndReason, Token
-from conveyor.errors import InvalidArgument
+from conveyor.errors import InvalidArgument, NotFound
 from conveyor.rpc.convert import END_REASONS, chunk_work, fill_result
 from conveyor.rpc.status import Context, fill_error
+from conveyor.rpc.step import received_of
 from conveyor.v1 import step_pb2
 
 # Results are sent on in messages of about this size at most, below the 4 MiB that clients take by default.
@@ -39,6 +40,8 @@ class Stream:
         self._outbox_steps = 0
         self._is_empty = True  # the outbox
         self._full: deque[tuple[step_pb2.StreamResponse, int]] = deque()  # messages before the outbox, their steps
+        self._recovering: dict[str, list[step_pb2.Chunk]] = {}  # chunks of sessions that are being taken up
+        self._tasks: set[asyncio.Task[None]] = set()
         self._half_closed = False
         self._failure: Exception | None = None
         self._news: asyncio.Future[None] | None = None  # the writer waits for it
@@ -54,7 +57,8 @@ class Stream:
         try:
             await self._write()
         finally:
-            reader.cancel()
+            for task in (reader, *self._tasks):
+                task.cancel()
             for engine in self._engines.all():
                 engine.detach(self)
 
@@ -112,6 +116,35 @@ class Stream:
             self._wake_writer()
 
     def _submit(self, message: step_pb2.Chunk) -> None:
+        waiting = self._recovering.get(message.session_id) if self._recovering else None
+        if waiting is None:
+            if self._try(message, may_recover=self._engines.recovery is not None):
+                return
+            waiting = self._recovering[message.session_id] = []
+            task = asyncio.create_task(self._recover(message))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        waiting.append(message)
+        self._num_steps += 1
+
+    async def _recover(self, first: step_pb2.Chunk) -> None:
+        """Takes a session up that is not here; then the chunks that have come for it meanwhile have their turn."""
+        session_id, failure = first.session_id, None
+        try:
+            await self._engines.holding(session_id, received_of(first), first.epoch)
+        except Exception as error:
+            failure = error
+        for message in self._recovering.pop(session_id):
+            self._num_steps -= 1
+            if failure is None:
+                self._try(message, may_recover=False)
+            else:
+                self.put((session_id, message.request_id, 0, 1), failure)
+                self._num_steps += 1
+        self._wake_writer()
+
+    def _try(self, message: step_pb2.Chunk, *, may_recover: bool) -> bool:
+        """Submits a chunk; False if its session is not here and may be elsewhere."""
         session_id = message.session_id
         tag = (session_id, message.request_id, 0, 1)
         try:
@@ -121,9 +154,14 @@ class Stream:
             num_steps = len(next(iter(work.inputs.values()))) if work.inputs else work.num_steps
             work.tag = tag = (session_id, message.request_id, work.want.top_k, max(num_steps, 1))
             engine.submit(work)
+        except NotFound as error:
+            if may_recover:
+                return False
+            self.put(tag, error)
         except Exception as error:
             self.put(tag, error)
         self._num_steps += tag[3]
+        return True
 
     async def _wait_for_room(self) -> None:
         self._wake_writer()

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+# Seconds for which a closed session's epoch is kept.
+CLOSED_SECONDS = 3600.0
+
 
 class StoreError(Exception):
     """The store did not do what it was asked, or did not say so in time: it is gone, full, slow or starting."""
@@ -14,15 +17,15 @@ class StoreError(Exception):
 class Save:
     """A checkpoint on its way to the store.
 
-    `oldest` is the position below which checkpoints may go. `seconds` is how long the record lives if nothing is saved
-    again. `head` is what never changes in a session; without it, a record that is not there cannot be made.
+    `dropped` are the positions of checkpoints that go for it. `seconds` is how long the record lives if nothing is
+    saved again. `head` is what never changes in a session; without it, a record that is not there cannot be made.
     """
 
     session_id: str
     epoch: int
     position: int
     checkpoint: bytes
-    oldest: int
+    dropped: tuple[int, ...]
     seconds: float
     head: bytes | None = None
 
@@ -31,7 +34,7 @@ class Saved(Enum):
     """What came of a save."""
 
     DONE = "done"
-    FENCED = "fenced"  # the record has a higher epoch: another server owns the session, or it was closed
+    FENCED = "fenced"  # the record has a higher epoch, so another server owns the session; or it was closed
     GONE = "gone"  # there is no record, and the save brought no head to make one
 
 
@@ -61,8 +64,9 @@ class Store(Protocol):
     async def save(self, saves: Sequence[Save], *, must_replicate: bool) -> list[Saved]:
         """Stores checkpoints in one round trip; at most one of each session.
 
-        A save of the record's epoch or a higher one is taken, and sets the record's; a lower one is refused. One with
-        a head makes a record that is gone. `must_replicate` waits for the store's replicas, where it has any.
+        A save of the record's epoch or a higher one is taken, and sets the record's; a lower one is refused. Of a
+        closed session the epoch that it was closed with is refused too. One with a head makes a record that is gone.
+        `must_replicate` waits for the store's replicas, where it has any.
         """
 
     async def acquire(self, session_id: str) -> Record | None:
@@ -74,14 +78,26 @@ class Store(Protocol):
     async def close(self, closings: Sequence[tuple[str, int]]) -> None:
         """Ends sessions, given with their epochs; one that has a higher epoch by now is left alone.
 
-        The epoch stays for an hour, so that a server which wakes up late cannot bring the session back.
+        The epoch stays for an hour, whether there was a record or not, so that a server which wakes up late cannot
+        bring the session back.
         """
 
     async def list(self, count: int, cursor: str = "") -> tuple[list[Record], str]:
         """About `count` open records without checkpoints' bytes (positions with empty values), and the next cursor.
 
-        An empty cursor starts, and one that comes back empty ends. Records that come or go meanwhile may be missed.
+        An empty cursor starts, and one that comes back empty ends. Records that come or go meanwhile may be missed, and
+        one may come twice.
+
+        Raises:
+            ValueError: the store gives no such cursors.
         """
 
     async def stop(self) -> None:
         """Closes files and connections."""
+
+
+def judge(save: Save, epoch: int | None, *, is_open: bool) -> Saved:
+    """What comes of a save, given the record's epoch: None if there is no record."""
+    if epoch is not None and (save.epoch < epoch or (save.epoch == epoch and not is_open)):
+        return Saved.FENCED
+    return Saved.DONE if is_open or save.head is not None else Saved.GONE

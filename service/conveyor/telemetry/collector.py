@@ -26,6 +26,11 @@ COUNTERS: dict[str, tuple[str, Callable[[ModelMetrics], float]]] = {
     "failed_runs": ("Runs that raised; their sessions stayed as they were.", lambda model: model.num_failed_runs),
     "spills": ("States moved from the arena to host memory.", lambda model: model.num_spills),
     "restores": ("States moved back into the arena.", lambda model: model.num_restores),
+    "resumes": ("Sessions taken up from the store.", lambda model: model.num_resumed),
+    "fencing_refusals": ("Sessions found to be another server's by now.", lambda model: model.num_fenced),
+    "checkpoints": ("Checkpoints stored.", lambda model: model.num_checkpoints),
+    "checkpoint_bytes": ("Size of the checkpoints stored.", lambda model: model.checkpoint_bytes),
+    "failed_checkpoints": ("Checkpoints that the store did not take.", lambda model: model.num_failed_checkpoints),
 }
 HISTOGRAMS: dict[str, tuple[str, Callable[[ModelMetrics], Any]]] = {
     "batch_sessions": ("Sessions that advanced in one run.", lambda model: model.batch_sessions),
@@ -44,6 +49,8 @@ GAUGES: dict[str, tuple[str, Callable[[EngineStats], float]]] = {
     "spilled_bytes": ("Size of the states in host memory.", lambda stats: stats.spilled_bytes),
     "context_bytes": ("Size of the sessions' contexts in host memory.", lambda stats: stats.context_bytes),
     "waiting_chunks": ("Chunks and generations that have not finished.", lambda stats: stats.num_waiting),
+    "durable_sessions": ("Open sessions with durability.", lambda stats: stats.num_durable),
+    "unstored_steps": ("Steps of these that are in no checkpoint yet.", lambda stats: stats.num_unstored),
 }
 
 
@@ -64,6 +71,9 @@ class MetricsCollector(Collector):
         yield from self._request_families()
         yield from self._model_families()
         yield from self._gauges()
+        up = GaugeMetricFamily("conveyor_store_up", "1 while the store answers, or there is none.")
+        up.add_metric((), float(self._metrics.engines.is_store_up))
+        yield up
 
     def _request_families(self) -> Iterator[Metric]:
         requests = CounterMetricFamily("conveyor_requests", "Calls that ended.", labels=("method", "code"))

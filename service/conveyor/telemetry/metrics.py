@@ -23,6 +23,11 @@ class ModelMetrics:
         self.num_failed_runs = 0
         self.num_spills = 0
         self.num_restores = 0
+        self.num_resumed = 0
+        self.num_fenced = 0
+        self.num_checkpoints = 0
+        self.checkpoint_bytes = 0
+        self.num_failed_checkpoints = 0
         self.num_refused: Counter[str] = Counter()
         self.batch_sessions = Histogram(SESSIONS)
         self.run = Histogram(SECONDS)
@@ -61,6 +66,23 @@ class ModelMetrics:
     def work_refused(self, reason: str) -> None:
         """Counts work that was refused for want of room."""
         self.num_refused[reason] += 1
+
+    def checkpoints_stored(self, num_checkpoints: int, num_bytes: int) -> None:
+        """Counts checkpoints that the store has taken."""
+        self.num_checkpoints += num_checkpoints
+        self.checkpoint_bytes += num_bytes
+
+    def checkpoints_failed(self, num_checkpoints: int) -> None:
+        """Counts checkpoints that the store has not taken."""
+        self.num_failed_checkpoints += num_checkpoints
+
+    def session_fenced(self) -> None:
+        """Counts a checkpoint that the store refused, because another server has the session."""
+        self.num_fenced += 1
+
+    def session_resumed(self) -> None:
+        """Counts a session taken up from the store."""
+        self.num_resumed += 1
 
 
 class Metrics:

@@ -50,7 +50,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
 
 async def serve(folder: Path) -> tuple[list[Caption], str]:
     # Fewer slots than sessions: contexts leave the arena and come back.
-    settings = Settings(models=folder, port=0, metrics_port=0, num_threads=1, num_slots=4, max_batch=4)
+    settings = Settings(models=folder, port=0, metrics_port=0, store="none", num_threads=1, num_slots=4, max_batch=4)
     async with await start_server(settings) as server, connect(server.address) as client:
         captions = await read_images(client, "captioner", READ)
         (example,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)

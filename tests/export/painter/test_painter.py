@@ -19,7 +19,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "generative.md"
 async def run_example(models: Path) -> str:
     """What the page's own code prints of a server of these models."""
     (example,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    async with await start_server(Settings(models=models, port=0, metrics_port=0)) as server:
+    async with await start_server(Settings(models=models, port=0, metrics_port=0, store="none")) as server:
         code = example.replace("localhost:50051", server.address)
         done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,74 @@
+"""Which sessions are to be stored now. Pure: the time is an argument."""
+
+import heapq
+from itertools import count
+
+from conveyor.engine.session import Session
+
+
+class Checkpointer:
+    """Follows the sessions that have durability, from the first step that is not stored until it is."""
+
+    def __init__(self) -> None:
+        self._due: dict[Session, None] = {}
+        # (time, tie-breaker, session, since when it was dirty when the timer was set)
+        self._timers: list[tuple[float, int, Session, float]] = []
+        self._ties = count()
+
+    def advanced(self, session: Session, now: float) -> None:
+        """Takes note that the session has moved."""
+        stored = session.stored
+        if stored is None:
+            return
+        if stored.dirty_since is None:
+            stored.dirty_since = now
+            if not stored.is_sync:
+                self._set_timer(session, now)
+        if stored.is_sync or session.position - (stored.newest or 0) >= stored.durability.every_steps:
+            self._due[session] = None
+
+    @staticmethod
+    def taken(session: Session) -> None:
+        """Takes note that the session's state, as it is now, is on its way to the store."""
+        if session.stored is not None:
+            session.stored.is_writing, session.stored.dirty_since = True, None
+
+    def failed(self, session: Session, now: float) -> None:
+        """Takes note that it did not get there: it will be tried again in a while."""
+        if session.stored is not None:
+            session.stored.is_writing, session.stored.dirty_since = False, now
+            self._set_timer(session, now)
+
+    def _set_timer(self, session: Session, now: float) -> None:
+        if session.stored is not None:
+            when = now + session.stored.durability.every_seconds
+            heapq.heappush(self._timers, (when, next(self._ties), session, now))
+
+    def insist(self, session: Session) -> None:
+        """Makes a session due at once."""
+        self._due[session] = None
+
+    def forget(self, session: Session) -> None:
+        """Forgets a session that has ended."""
+        self._due.pop(session, None)
+
+    def is_waiting(self, now: float) -> bool:
+        """True if a session may be due."""
+        return bool(self._due) or bool(self._timers and self._timers[0][0] <= now)
+
+    def take(self, now: float) -> list[Session]:
+        """The sessions to be stored now. One whose last checkpoint is still on its way comes later."""
+        while self._timers and self._timers[0][0] <= now:
+            *_, session, since = heapq.heappop(self._timers)
+            # If what was dirty then has been stored, later steps have a timer of their own.
+            if session.is_open and session.stored is not None and session.stored.dirty_since == since:
+                self._due[session] = None
+        taken = [session for session in self._due if _can_be_stored(session)]
+        for session in taken:
+            del self._due[session]
+        return taken
+
+
+def _can_be_stored(session: Session) -> bool:
+    stored = session.stored
+    return stored is not None and bool(stored.epoch) and not stored.is_writing and not session.is_leaving

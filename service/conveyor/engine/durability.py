@@ -1,0 +1,78 @@
+"""When a session's checkpoints are stored, and what of them is."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+# Checkpoints that a session may have in the store beside the one that its client is certainly not behind.
+MAX_LATEST_ASYNC = 2
+MAX_LATEST_SYNC = 16
+
+
+class Mode(Enum):
+    """What a client may count on when the process ends; see `DurabilityMode` in session.proto."""
+
+    NONE = "none"
+    ASYNC = "async"
+    SYNC = "sync"
+
+
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """A mode, and for ASYNC the most steps and the most seconds that a step may wait for a checkpoint."""
+
+    mode: Mode = Mode.NONE
+    every_steps: int = 64
+    every_seconds: float = 1.0
+
+
+NOT_STORED = Durability()
+
+
+@dataclass(slots=True)
+class Stored:
+    """What the store has of an open session. None of it exists before the record is made: then `epoch` is 0.
+
+    `checkpoints` are positions in the store, ascending. `held` are outcomes of a SYNC session: the position that must
+    be stored before each is sent, the outcome, and whether it is the last of its work.
+    """
+
+    durability: Durability
+    epoch: int = 0
+    checkpoints: list[int] = field(default_factory=list)
+    is_writing: bool = False
+    is_due: bool = False
+    dirty_since: float | None = None  # the first step that is in no checkpoint
+    held: list[tuple[int, Any, bool]] = field(default_factory=list)
+    ahead: tuple[int, ...] = ()  # checkpoints that a client was not at when it resumed: they go with the next save
+
+    @property
+    def is_sync(self) -> bool:
+        """True if nothing is answered before it is stored."""
+        return self.durability.mode is Mode.SYNC
+
+    @property
+    def newest(self) -> int | None:
+        """Position of the newest stored checkpoint."""
+        return self.checkpoints[-1] if self.checkpoints else None
+
+    def base(self, received: int) -> int | None:
+        """The newest checkpoint that a client with the answers up to `received` is not behind."""
+        return max((position for position in self.checkpoints if position <= received), default=None)
+
+    def superfluous(self, acknowledged: int) -> tuple[int, ...]:
+        """Checkpoints that may go once one more is stored.
+
+        The client is at `acknowledged` or further, so one of that position or before must stay; of those after it the
+        latest do, because the client is likely to be at one of them.
+        """
+        base = self.base(acknowledged)
+        latest = self.checkpoints[-(MAX_LATEST_SYNC if self.is_sync else MAX_LATEST_ASYNC) + 1 :]
+        old = tuple(p for p in self.checkpoints if p != base and (p not in latest or (base is not None and p < base)))
+        return old + self.ahead
+
+    def add(self, position: int, dropped: tuple[int, ...]) -> None:
+        """Takes note of a checkpoint that was stored, and of those that went for it."""
+        self.checkpoints = [p for p in self.checkpoints if p not in dropped and p != position]
+        self.checkpoints = sorted([*self.checkpoints, position])
+        self.ahead = tuple(p for p in self.ahead if p not in dropped)

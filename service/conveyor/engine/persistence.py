@@ -1,0 +1,244 @@
+"""One engine's sessions on their way to the store, and back."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from time import monotonic, time
+
+from conveyor.engine.checkpoint import Head, State, decode_rows, decode_state, encode_head, encode_state
+from conveyor.engine.core import Core
+from conveyor.engine.durability import Durability, Mode, Stored
+from conveyor.engine.runner import Runner
+from conveyor.engine.session import Session
+from conveyor.engine.store_writer import StoreWriter
+from conveyor.engine.work import EndReason, Observer
+from conveyor.errors import Aborted, AlreadyExists, FailedPrecondition, Unavailable
+from conveyor.store import Save, Saved, StoreError
+
+log = logging.getLogger("conveyor.engine")
+
+DRAIN_SESSIONS = 1024  # read from the arena at a time when all are stored
+POLL_SECONDS = 0.01
+
+
+class Persistence:
+    """Reads states out of the arenas, makes checkpoints of them, and tells the core what the store made of these.
+
+    States are read on the event loop: a session's slot is written by no run until the session has another. `deliver` is
+    called when outcomes or ends of sessions have come up.
+    """
+
+    def __init__(
+        self,
+        model: tuple[str, int, str],
+        core: Core,
+        runner: Runner,
+        writer: StoreWriter | None,
+        observer: Observer,
+        deliver: Callable[[], None],
+    ) -> None:
+        self._name, self._version, self._fingerprint = model
+        self._core = core
+        self._runner = runner
+        self.arenas = runner.graph.arenas
+        self._context_arenas = runner.graph.contexts
+        self._writer = writer
+        self._observer = observer
+        self._deliver = deliver
+        self._is_delivery_due = False
+
+    @property
+    def has_store(self) -> bool:
+        """True if sessions may be stored."""
+        return self._writer is not None
+
+    # Out of the arenas.
+
+    def states_of(self, sessions: Sequence[Session]) -> list[State]:
+        """Where the sessions are now: what has been committed, whatever runs.
+
+        Raises:
+            Aborted: one is being spilled; it can be read in a moment.
+        """
+        if any(session.is_leaving for session in sessions):
+            raise Aborted("session_id: its state is being moved")
+        residence = self._core.residence
+        rows = [residence.on_host(session) for session in sessions]
+        places = [
+            place for place, session in enumerate(sessions) if rows[place] is None and residence.is_in_arena(session)
+        ]
+        if places:
+            read = self._runner.read([sessions[place].slot for place in places])
+            for place, row in zip(places, read, strict=True):
+                rows[place] = row
+        return [
+            State(session.position, session.pending, None if session.seen is None else tuple(session.seen), row)
+            for session, row in zip(sessions, rows, strict=True)
+        ]
+
+    def head_of(self, session: Session) -> Head:
+        """What never changes in the session."""
+        offset = time() - monotonic()
+        return Head(
+            self._name,
+            self._version,
+            self._fingerprint,
+            session.seed,
+            session.opened + offset,
+            session.idle_timeout,
+            session.lifetime_ends + offset,
+            session.stored.durability if session.stored else Durability(),
+            session.contexts,
+        )
+
+    def encode_head(self, head: Head) -> bytes:
+        """A head as bytes."""
+        return encode_head(head, self._context_arenas)
+
+    def encode(self, state: State) -> bytes:
+        """A state as bytes."""
+        return encode_state(state, self.arenas)
+
+    def decode(self, head: Head, contexts: bytes, state: bytes) -> tuple[Head, State]:
+        """A head with its contexts, and a state.
+
+        Raises:
+            CheckpointError: they are damaged, or not this model's.
+        """
+        rows = decode_rows(contexts, self._context_arenas) if contexts else None
+        return replace(head, contexts=rows), decode_state(state, self.arenas)
+
+    # To the store.
+
+    async def create(self, session: Session, durability: Durability) -> None:
+        """Makes the session's record, with a checkpoint of where it is.
+
+        Raises:
+            AlreadyExists: the store has a session of that id.
+            FailedPrecondition: there is no store.
+            Unavailable: it does not answer.
+        """
+        if self._writer is None:
+            raise FailedPrecondition("durability: the server has no store")
+        session.stored = Stored(durability)
+        state = self.states_of([session])[0]
+        save = self._save_of(session, state, (), monotonic(), self.encode_head(self.head_of(session)))
+        try:
+            epoch = await self._writer.create(save)
+        except StoreError as error:
+            raise Unavailable(f"the store does not answer: {error}") from None
+        if not epoch:
+            raise AlreadyExists(f"session_id: {session.session_id} is open")
+        session.stored.epoch = epoch
+        session.stored.add(state.position, ())
+
+    def save_due(self, now: float) -> None:
+        """Sends the checkpoints that are due on their way."""
+        if self._writer is None or not self._core.checkpointer.is_waiting(now):
+            return
+        sessions = self._core.checkpointer.take(now)
+        if self._writer.may_try(now):
+            self._save(sessions, now)
+            return
+        for session in sessions:
+            self._core.not_stored(session, Unavailable("the store does not answer"), now)
+        self._deliver_soon()
+
+    def _save(self, sessions: Sequence[Session], now: float, *, with_heads: bool = False) -> None:
+        if self._writer is None or not sessions:
+            return
+        for session, state in zip(sessions, self.states_of(sessions), strict=True):
+            stored = session.stored
+            if stored is None:
+                continue
+            dropped = stored.superfluous(session.acknowledged)
+            save = self._save_of(
+                session, state, dropped, now, head=self.encode_head(self.head_of(session)) if with_heads else None
+            )
+            self._core.checkpointer.taken(session)
+            self._writer.save(save, partial(self._done, session, save), must_replicate=stored.is_sync)
+
+    def _save_of(
+        self, session: Session, state: State, dropped: tuple[int, ...], now: float, head: bytes | None
+    ) -> Save:
+        epoch = session.stored.epoch if session.stored else 0
+        seconds = max(1.0, session.expires - now)
+        return Save(session.session_id, epoch, state.position, self.encode(state), dropped, seconds, head)
+
+    def _done(self, session: Session, save: Save, outcome: Saved | StoreError) -> None:
+        """What came of a checkpoint."""
+        if not session.is_open or session.stored is None:
+            return
+        now = monotonic()
+        if outcome is Saved.DONE:
+            self._observer.checkpoints_stored(1, len(save.checkpoint))
+            self._core.stored(session, save.position, save.dropped)
+        elif outcome is Saved.FENCED:
+            self._observer.session_fenced()
+            self._core.end(session, EndReason.MOVED)
+        elif outcome is Saved.GONE:
+            session.stored.checkpoints = []
+            session.stored.is_writing = False
+            self._save_anew(session, now)
+        else:
+            self._observer.checkpoints_failed(1)
+            self._core.not_stored(session, Unavailable(f"the store does not answer: {outcome}"), now)
+        self._deliver_soon()
+
+    def _save_anew(self, session: Session, now: float) -> None:
+        """The store has lost the session, and gets it back."""
+        if session.is_leaving:
+            self._core.not_stored(session, Unavailable("the store has lost the session"), now)
+        else:
+            self._save([session], now, with_heads=True)
+
+    def close(self, session: Session, reason: EndReason) -> None:
+        """Takes an ended session out of the store, unless it goes on elsewhere."""
+        stored = session.stored
+        if self._writer is None or stored is None or not stored.epoch:
+            return
+        if reason not in (EndReason.DRAINED, EndReason.MOVED):
+            self._writer.close(session.session_id, stored.epoch)
+
+    async def store_all(self, seconds: float) -> None:
+        """Stores every session, those without durability too, for at most so long; no work may be under way."""
+        if self._writer is None:
+            return
+        sessions = list(self._core.table)
+        deadline = monotonic() + seconds
+        fresh = [session for session in sessions if session.stored is None]
+        for first in range(0, len(fresh), DRAIN_SESSIONS):
+            made = await asyncio.gather(*map(self._create_drained, fresh[first : first + DRAIN_SESSIONS]))
+            if not all(made) or monotonic() >= deadline:
+                break
+        while monotonic() < deadline and (unsaved := [s for s in sessions if _is_unsaved(s)]):
+            for session in unsaved[:DRAIN_SESSIONS]:
+                self._core.checkpointer.insist(session)
+            self.save_due(monotonic())
+            await asyncio.sleep(POLL_SECONDS)
+        if lost := sum(map(_is_unsaved, sessions)):
+            log.error("%d sessions could not be stored in time: they are where their last checkpoint is", lost)
+
+    async def _create_drained(self, session: Session) -> bool:
+        try:
+            await self.create(session, Durability(Mode.NONE))
+        except (Unavailable, AlreadyExists):
+            return False
+        return True
+
+    def _deliver_soon(self) -> None:
+        # Once for all that one call of the store brings.
+        if not self._is_delivery_due:
+            self._is_delivery_due = True
+            asyncio.get_running_loop().call_soon(self._deliver_now)
+
+    def _deliver_now(self) -> None:
+        self._is_delivery_due = False
+        self._deliver()
+
+
+def _is_unsaved(session: Session) -> bool:
+    stored = session.stored
+    return session.is_open and (stored is None or stored.newest != session.position)

@@ -1,0 +1,141 @@
+"""Sessions that are in the store and in no process here: found, read, and taken up."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from conveyor.engine.checkpoint import CheckpointError, Head, State, read_head
+from conveyor.engine.durability import Mode, Stored
+from conveyor.engine.store_writer import StoreWriter
+from conveyor.engine.work import Residency, SessionView
+from conveyor.errors import FailedPrecondition, NotFound, Unavailable
+from conveyor.store import Record, StoreError
+
+if TYPE_CHECKING:
+    from conveyor.engine.engine import Engine
+
+log = logging.getLogger("conveyor.engine")
+
+
+class Recovery:
+    """Takes sessions up, each once however many ask for it. `engine_for` raises FailedPrecondition if there is none."""
+
+    def __init__(self, writer: StoreWriter, engine_for: Callable[[Head], "Engine"]) -> None:
+        self._writer = writer
+        self._engine_for = engine_for
+        self._under_way: dict[str, asyncio.Task[Engine]] = {}
+
+    async def resume(self, session_id: str, received: int | None) -> "Engine":
+        """Takes a session up at its newest checkpoint that is not ahead of `received`.
+
+        Raises:
+            NotFound: the store does not have it.
+            FailedPrecondition: every checkpoint is ahead of the client, damaged, or of a model that is not loaded here.
+            ResourceExhausted: as many sessions are open as may be.
+            Unavailable: the store does not answer, or the server is draining.
+        """
+        task = self._under_way.get(session_id)
+        if task is None:
+            task = asyncio.ensure_future(self._resume(session_id, received))
+            self._under_way[session_id] = task
+            task.add_done_callback(lambda _: self._under_way.pop(session_id))
+        return await asyncio.shield(task)
+
+    async def _resume(self, session_id: str, received: int | None) -> "Engine":
+        # Looked at first: whoever takes a session that it cannot serve would take it from the one that can.
+        found = await self._read(session_id)
+        _choose(found, received, *self._check(found))
+        try:
+            record = await self._writer.store.acquire(session_id)
+        except StoreError as error:
+            raise Unavailable(f"the store does not answer: {error}") from None
+        if record is None:
+            raise _not_found(session_id)
+        engine, raw_head, contexts = self._check(record)
+        head, state = _choose(record, received, engine, raw_head, contexts)
+        stored = Stored(head.durability, record.epoch, ahead=tuple(p for p in record.checkpoints if p > state.position))
+        stored.checkpoints = sorted(position for position in record.checkpoints if position <= state.position)
+        engine.adopt(session_id, head, state, stored)
+        if head.durability.mode is Mode.NONE:  # stored when a server stopped in order, and now as mortal as before
+            self._writer.close(session_id, record.epoch)
+        log.info("session resumed", extra={"session_id": session_id, "position": state.position, "epoch": record.epoch})
+        return engine
+
+    async def view(self, session_id: str) -> SessionView:
+        """A stored session as it is told to the outside. Raises NotFound, Unavailable."""
+        return view_of(await self._read(session_id))
+
+    async def close(self, session_id: str) -> SessionView:
+        """Ends a session that is in the store. Raises NotFound, Unavailable."""
+        record = await self._read(session_id)
+        try:
+            await self._writer.store.close([(session_id, record.epoch)])
+        except StoreError as error:
+            raise Unavailable(f"the store does not answer: {error}") from None
+        return view_of(record)
+
+    async def list(self, count: int, cursor: str) -> tuple[list[SessionView], str]:
+        """About `count` stored sessions, and the next cursor. Raises Unavailable."""
+        try:
+            records, cursor = await self._writer.store.list(count, cursor)
+        except StoreError as error:
+            raise Unavailable(f"the store does not answer: {error}") from None
+        return list(map(view_of, records)), cursor
+
+    async def _read(self, session_id: str) -> Record:
+        try:
+            record = await self._writer.store.read(session_id)
+        except StoreError as error:
+            raise Unavailable(f"the store does not answer: {error}") from None
+        if record is None:
+            raise _not_found(session_id)
+        return record
+
+    def _check(self, record: Record) -> tuple["Engine", Head, bytes]:
+        try:
+            head, contexts = read_head(record.head)
+        except CheckpointError as error:
+            raise FailedPrecondition(f"session_id: the stored session cannot be used: {error}") from None
+        return self._engine_for(head), head, contexts
+
+
+def _not_found(session_id: str) -> NotFound:
+    return NotFound(f"session_id: no session {session_id!r} is open: unknown, expired or closed")
+
+
+def _choose(record: Record, received: int | None, engine: "Engine", head: Head, contexts: bytes) -> tuple[Head, State]:
+    """The newest sound checkpoint that the client is not behind."""
+    positions = sorted((p for p in record.checkpoints if received is None or p <= received), reverse=True)
+    problem = f"every checkpoint is ahead of the client, which is at {received}: {sorted(record.checkpoints)}"
+    for position in positions:
+        try:
+            return engine.persistence.decode(head, contexts, record.checkpoints[position])
+        except CheckpointError as error:
+            problem = f"the checkpoint at {position} cannot be used: {error}"
+            log.warning("session %s: %s", record.session_id, problem)
+    raise FailedPrecondition(f"session_id: {problem}")
+
+
+def view_of(record: Record) -> SessionView:
+    """A record as a session. Raises FailedPrecondition if it is damaged."""
+    try:
+        head, _ = read_head(record.head)
+    except CheckpointError as error:
+        raise FailedPrecondition(f"session_id: the stored session cannot be used: {error}") from None
+    newest = max(record.checkpoints, default=0)
+    return SessionView(
+        record.session_id,
+        head.model,
+        head.version,
+        newest,
+        head.seed,
+        create_time=head.opened,
+        expire_time=min(head.lifetime_ends, time.time() + head.idle_timeout),
+        residence=Residency.STORED,
+        state_bytes=0,
+        durability=head.durability,
+        durable_position=newest,
+        epoch=record.epoch,
+    )

@@ -1,0 +1,162 @@
+"""Brings checkpoints to the store: all that came together in one call, one call at a time."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from conveyor.store import Save, Saved, Store, StoreError
+
+log = logging.getLogger("conveyor.store")
+
+# Sessions of one call: enough to make its fixed cost small, few enough that those behind it do not wait for long.
+MAX_SAVES = 512
+# Seconds until a store that failed is asked again.
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 2.0
+MAX_CLOSINGS = 100_000  # that wait for a store which is gone; beyond them records are left to expire
+
+Done = Callable[[Saved | StoreError], None]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    save: Save
+    must_replicate: bool
+    done: Done
+
+
+class StoreWriter:
+    """One for each server, shared by its engines; lives on their event loop."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._saves: list[_Waiting] = []
+        self._creations: list[tuple[Save, asyncio.Future[int]]] = []
+        self._closings: dict[str, int] = {}
+        self._news = asyncio.Event()
+        self._pause = FIRST_PAUSE
+        self._retry_at = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def start(self) -> None:
+        """Begins to write, on the running event loop."""
+        self._task = asyncio.get_running_loop().create_task(self._write_forever())
+
+    async def stop(self, seconds: float) -> None:
+        """Writes what waits, for at most so long, and closes the store."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self.store.stop()
+
+    @property
+    def is_up(self) -> bool:
+        """False from a failure until the store answers again."""
+        return not self._retry_at
+
+    def may_try(self, now: float) -> bool:
+        """False while a store that failed is left alone."""
+        return now >= self._retry_at
+
+    def save(self, save: Save, done: Done, *, must_replicate: bool) -> None:
+        """Stores a checkpoint; `done` is told what came of it. At most one of a session may be on its way."""
+        self._saves.append(_Waiting(save, must_replicate, done))
+        self._wake()
+
+    async def create(self, save: Save) -> int:
+        """Makes a record; returns its epoch, 0 if a session of that id is open.
+
+        Raises:
+            StoreError: the store does not do it.
+        """
+        created: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._creations.append((save, created))
+        self._wake()
+        return await created
+
+    def close(self, session_id: str, epoch: int) -> None:
+        """Closes a record, as soon as the store lets us."""
+        if len(self._closings) < MAX_CLOSINGS:
+            self._closings[session_id] = epoch
+            self._wake()
+
+    def _wake(self) -> None:
+        self._idle.clear()
+        self._news.set()
+
+    async def _write_forever(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            await self._create()
+            await self._save()
+            await self._close()
+            if self._saves or self._creations:
+                self._news.set()
+            elif self._closings:
+                asyncio.get_running_loop().call_later(LONGEST_PAUSE, self._news.set)
+            else:
+                self._idle.set()
+
+    async def _create(self) -> None:
+        waiting, self._creations = self._creations[:MAX_SAVES], self._creations[MAX_SAVES:]
+        if not waiting:
+            return
+        try:
+            epochs = await self.store.create([save for save, _ in waiting])
+        except StoreError as error:
+            self._failed(error)
+            for _, created in waiting:
+                if not created.done():
+                    created.set_exception(error)
+            return
+        self._succeeded()
+        for (_, created), epoch in zip(waiting, epochs, strict=True):
+            if not created.done():
+                created.set_result(epoch)
+
+    async def _save(self) -> None:
+        waiting, self._saves = self._saves[:MAX_SAVES], self._saves[MAX_SAVES:]
+        if not waiting:
+            return
+        must_replicate = any(each.must_replicate for each in waiting)
+        try:
+            outcomes = await self.store.save([each.save for each in waiting], must_replicate=must_replicate)
+        except StoreError as error:
+            self._failed(error)
+            for each in waiting:
+                each.done(error)
+            return
+        self._succeeded()
+        for each, outcome in zip(waiting, outcomes, strict=True):
+            each.done(outcome)
+
+    async def _close(self) -> None:
+        if not self._closings or not self.may_try(monotonic()):
+            return
+        closings, self._closings = self._closings, {}
+        try:
+            await self.store.close(list(closings.items()))
+        except StoreError as error:
+            self._failed(error)
+            self._closings = closings | self._closings
+
+    def _failed(self, error: StoreError) -> None:
+        if self.is_up:
+            log.error("the store does not answer: %s", error)
+        self._retry_at = monotonic() + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    def _succeeded(self) -> None:
+        if not self.is_up:
+            log.info("the store answers again")
+        self._retry_at, self._pause = 0.0, FIRST_PAUSE
