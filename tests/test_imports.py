@@ -22,7 +22,7 @@ PARTS = {
     "telemetry": {"errors", "engine"},
     "rpc": {"errors", "signature", "engine", "telemetry", "v1"},
     "client": {"signature", "v1"},
-    "settings": {"engine"},
+    "settings": {"engine", "store"},
     "server": {"errors", "signature", "graph", "engine", "repository", "telemetry", "rpc", "settings", "v1"},
     "cli": {"errors", "signature", "graph", "engine", "repository", "client", "settings", "server", "telemetry", "v1"},
 }
@@ -33,6 +33,8 @@ HOMES = {
     "onnx": {"graph", "engine", "repository", "cli"},
     "prometheus_client": {"telemetry"},
     "rich": {"cli"},
+    "sqlite3": {"store"},
+    "valkey": {"store"},
 }
 # In the engine, only these files know ONNX Runtime.
 ORT_FILES = {"arena.py", "binding.py", "head_sessions.py", "ort.py"}

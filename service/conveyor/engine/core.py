@@ -28,6 +28,7 @@ from conveyor.errors import (
     WrongPosition,
 )
 from conveyor.signature import Signature
+from conveyor.store import Save
 
 # A batch of this size has made the fixed cost of a step (`STEP_ROWS`) small beside that of its rows.
 WORTHWHILE_SESSIONS = 8 * STEP_ROWS
@@ -349,11 +350,11 @@ class Core:
         if not job.is_cancelled:
             self.outbox.tell(job.session, (job.sink, job.tag, outcome), is_last=True)
 
-    def stored(self, session: Session, position: int, dropped: tuple[int, ...]) -> None:
+    def stored(self, session: Session, save: Save) -> None:
         """Takes note of a checkpoint in the store: the outcomes that waited for it go out."""
         if session.stored is not None:
             session.stored.is_writing = False
-            session.stored.add(position, dropped)
+            session.stored.add(save.position, save.oldest, save.latest)
             self.outbox.stored(session)
 
     def not_stored(self, session: Session, error: ConveyorError, now: float) -> None:

@@ -44,7 +44,6 @@ class Stored:
     is_due: bool = False
     dirty_since: float | None = None  # the first step that is in no checkpoint
     held: list[tuple[int, Any, bool]] = field(default_factory=list)
-    ahead: tuple[int, ...] = ()  # checkpoints that a client was not at when it resumed: they go with the next save
 
     @property
     def is_sync(self) -> bool:
@@ -60,19 +59,17 @@ class Stored:
         """The newest checkpoint that a client with the answers up to `received` is not behind."""
         return max((position for position in self.checkpoints if position <= received), default=None)
 
-    def superfluous(self, acknowledged: int) -> tuple[int, ...]:
-        """Checkpoints that may go once one more is stored.
+    def kept(self, acknowledged: int) -> tuple[int, int]:
+        """Which checkpoints stay beside the next: the one at the first position, and those from the second on.
 
         The client is at `acknowledged` or further, so one of that position or before must stay; of those after it the
         latest do, because the client is likely to be at one of them.
         """
-        base = self.base(acknowledged)
+        oldest = self.base(acknowledged) or 0
         latest = self.checkpoints[-(MAX_LATEST_SYNC if self.is_sync else MAX_LATEST_ASYNC) + 1 :]
-        old = tuple(p for p in self.checkpoints if p != base and (p not in latest or (base is not None and p < base)))
-        return old + self.ahead
+        return oldest, max(oldest, latest[0] if latest else 0)
 
-    def add(self, position: int, dropped: tuple[int, ...]) -> None:
+    def add(self, position: int, oldest: int, latest: int) -> None:
         """Takes note of a checkpoint that was stored, and of those that went for it."""
-        self.checkpoints = [p for p in self.checkpoints if p not in dropped and p != position]
-        self.checkpoints = sorted([*self.checkpoints, position])
-        self.ahead = tuple(p for p in self.ahead if p not in dropped)
+        kept = [p for p in self.checkpoints if (p == oldest or p >= latest) and p != position]
+        self.checkpoints = sorted([*kept, position])

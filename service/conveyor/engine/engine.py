@@ -160,8 +160,8 @@ class Engine:
                 self._deliver()
             raise
 
-    def adopt(self, session_id: str, head: Head, state: State, stored: Stored) -> None:
-        """Takes up a session that the store had.
+    def adopt(self, session_id: str, head: Head, state: State, stored: Stored, *, is_behind: bool) -> None:
+        """Takes up a session that the store had; `is_behind` if the store has checkpoints ahead of it, which are to go.
 
         Raises:
             AlreadyExists, ResourceExhausted, Unavailable: as `open`.
@@ -171,7 +171,10 @@ class Engine:
         remaining = max(0.001, head.lifetime_ends - now)
         self.open(OpenOptions(session_id, head.seed, head.idle_timeout, remaining), start)
         if stored.durability.mode is not Mode.NONE:
-            self._core.table.get(session_id).stored = stored
+            session = self._core.table.get(session_id)
+            session.stored = stored
+            if is_behind:
+                self._core.checkpointer.insist(session)
         self._observer.session_resumed()
 
     def drop(self, session_id: str) -> None:

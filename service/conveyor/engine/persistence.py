@@ -124,7 +124,7 @@ class Persistence:
             raise FailedPrecondition("durability: the server has no store")
         session.stored = Stored(durability)
         state = self.states_of([session])[0]
-        save = self._save_of(session, state, (), monotonic(), self.encode_head(self.head_of(session)))
+        save = self._save_of(session, session.stored, state, monotonic(), self.encode_head(self.head_of(session)))
         try:
             epoch = await self._writer.create(save)
         except StoreError as error:
@@ -132,7 +132,7 @@ class Persistence:
         if not epoch:
             raise AlreadyExists(f"session_id: {session.session_id} is open")
         session.stored.epoch = epoch
-        session.stored.add(state.position, ())
+        session.stored.add(state.position, 0, 0)
 
     def save_due(self, now: float) -> None:
         """Sends the checkpoints that are due on their way."""
@@ -153,19 +153,23 @@ class Persistence:
             stored = session.stored
             if stored is None:
                 continue
-            dropped = stored.superfluous(session.acknowledged)
-            save = self._save_of(
-                session, state, dropped, now, head=self.encode_head(self.head_of(session)) if with_heads else None
-            )
+            head = self.encode_head(self.head_of(session)) if with_heads else None
+            save = self._save_of(session, stored, state, now, head)
             self._core.checkpointer.taken(session)
             self._writer.save(save, partial(self._done, session, save), must_replicate=stored.is_sync)
 
-    def _save_of(
-        self, session: Session, state: State, dropped: tuple[int, ...], now: float, head: bytes | None
-    ) -> Save:
-        epoch = session.stored.epoch if session.stored else 0
-        seconds = max(1.0, session.expires - now)
-        return Save(session.session_id, epoch, state.position, self.encode(state), dropped, seconds, head)
+    def _save_of(self, session: Session, stored: Stored, state: State, now: float, head: bytes | None) -> Save:
+        oldest, latest = stored.kept(session.acknowledged)
+        return Save(
+            session.session_id,
+            stored.epoch,
+            state.position,
+            self.encode(state),
+            oldest,
+            max(1.0, session.expires - now),
+            head,
+            latest,
+        )
 
     def _done(self, session: Session, save: Save, outcome: Saved | StoreError) -> None:
         """What came of a checkpoint."""
@@ -174,7 +178,7 @@ class Persistence:
         now = monotonic()
         if outcome is Saved.DONE:
             self._observer.checkpoints_stored(1, len(save.checkpoint))
-            self._core.stored(session, save.position, save.dropped)
+            self._core.stored(session, save)
         elif outcome is Saved.FENCED:
             self._observer.session_fenced()
             self._core.end(session, EndReason.MOVED)

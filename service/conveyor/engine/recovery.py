@@ -55,9 +55,9 @@ class Recovery:
             raise _not_found(session_id)
         engine, raw_head, contexts = self._check(record)
         head, state = _choose(record, received, engine, raw_head, contexts)
-        stored = Stored(head.durability, record.epoch, ahead=tuple(p for p in record.checkpoints if p > state.position))
+        stored = Stored(head.durability, record.epoch)
         stored.checkpoints = sorted(position for position in record.checkpoints if position <= state.position)
-        engine.adopt(session_id, head, state, stored)
+        engine.adopt(session_id, head, state, stored, is_behind=max(record.checkpoints) > state.position)
         if head.durability.mode is Mode.NONE:  # stored when a server stopped in order, and now as mortal as before
             self._writer.close(session_id, record.epoch)
         log.info("session resumed", extra={"session_id": session_id, "position": state.position, "epoch": record.epoch})

@@ -11,23 +11,28 @@ from conveyor.store.store import CLOSED_SECONDS, Record, Save, Saved, judge
 
 @dataclass(slots=True)
 class _Entry:
-    """A session. `checkpoints` are by position."""
+    """A session. `checkpoints` are the epoch that stored each and its bytes, by position."""
 
     epoch: int
     expires: float
     is_open: bool = False
     head: bytes = b""
-    checkpoints: dict[int, bytes] = field(default_factory=dict)
+    checkpoints: dict[int, tuple[int, bytes]] = field(default_factory=dict)
 
     def put(self, save: Save) -> None:
         self.epoch = save.epoch
         self.expires = monotonic() + save.seconds
-        for position in save.dropped:
-            self.checkpoints.pop(position, None)
-        self.checkpoints[save.position] = save.checkpoint
+        self.checkpoints = {
+            position: (epoch, checkpoint)
+            for position, (epoch, checkpoint) in self.checkpoints.items()
+            if (position == save.oldest or position >= max(save.oldest, save.latest))
+            and (epoch == save.epoch or position < save.position)
+        }
+        self.checkpoints[save.position] = save.epoch, save.checkpoint
 
     def record(self, session_id: str) -> Record:
-        return Record(session_id, self.epoch, self.head, dict(self.checkpoints))
+        checkpoints = {position: checkpoint for position, (_, checkpoint) in self.checkpoints.items()}
+        return Record(session_id, self.epoch, self.head, checkpoints)
 
 
 class MemoryStore:

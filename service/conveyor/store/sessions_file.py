@@ -16,11 +16,13 @@ MOST_ROWS = 1000
 # With the write-ahead log, NORMAL hands a commit to the operating system before it is acknowledged: it outlives this
 # process, however that ends. Only FULL would wait for the disk too, at every batch; without it a power cut or a crash
 # of the machine takes the last moments' commits, and leaves the file whole.
-# A log of 16 MiB is written back less often than SQLite's usual 4 MiB. Overwriting what is deleted would be for naught.
+# A log of 16 MiB is written back less often than SQLite's usual 4 MiB, and cut to 64 MiB if a batch made it longer.
+# Overwriting what is deleted would be for naught.
 PRAGMAS = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
 PRAGMA wal_autocheckpoint = 4096;
+PRAGMA journal_size_limit = 67108864;
 PRAGMA cache_size = -65536;
 PRAGMA secure_delete = OFF;
 """
@@ -45,10 +47,11 @@ INSERT INTO sessions (session_id, epoch, is_open, expires) VALUES {rows}
 ON CONFLICT (session_id) DO UPDATE SET epoch = excluded.epoch, is_open = excluded.is_open, expires = excluded.expires
 """
 DROP_CHECKPOINTS = """
-WITH saves (session_id, epoch, position, oldest) AS (VALUES {rows})
+WITH saves (session_id, epoch, position, oldest, latest) AS (VALUES {rows})
 DELETE FROM checkpoints WHERE rowid IN (
     SELECT old.rowid FROM saves JOIN checkpoints AS old ON old.session_id = saves.session_id
-    WHERE old.position < saves.oldest OR (old.epoch < saves.epoch AND old.position >= saves.position))
+    WHERE old.position < saves.oldest OR (old.position > saves.oldest AND old.position < saves.latest)
+        OR (old.epoch < saves.epoch AND old.position >= saves.position))
 """
 PUT_CHECKPOINTS = "INSERT OR REPLACE INTO checkpoints (session_id, position, epoch, checkpoint) VALUES {rows}"
 PUT_HEADS = "INSERT OR REPLACE INTO heads (session_id, head) VALUES {rows}"
@@ -77,6 +80,7 @@ class SessionsFile:
         self._path = path
         self._timeout = timeout
         self._connection: sqlite3.Connection | None = None
+        self._inode = 0
 
     def create(self, saves: Sequence[Save]) -> list[int]:
         """See `Store`."""
@@ -101,15 +105,16 @@ class SessionsFile:
 
     def _save(self, saves: Sequence[Save]) -> list[Saved]:
         known = self._find(save.session_id for save in saves)
-        found = [known.get(save.session_id, (None, False)) for save in saves]
-        outcomes = [judge(save, epoch, is_open=is_open) for save, (epoch, is_open) in zip(saves, found, strict=True)]
-        done = [
-            (save, is_open)
-            for save, (_, is_open), saved in zip(saves, found, outcomes, strict=True)
-            if saved is Saved.DONE
-        ]
-        self._put([save for save, is_open in done if is_open])
-        self._make([save for save, is_open in done if not is_open])
+        outcomes: list[Saved] = []
+        kept: list[Save] = []
+        made: list[Save] = []
+        for save in saves:
+            epoch, is_open = known.get(save.session_id, (None, False))
+            outcomes.append(judge(save, epoch, is_open=is_open))
+            if outcomes[-1] is Saved.DONE:
+                (kept if is_open else made).append(save)
+        self._put(kept)
+        self._make(made)
         return outcomes
 
     def acquire(self, session_id: str) -> Record | None:
@@ -159,24 +164,33 @@ class SessionsFile:
     @contextmanager
     def _transaction(self, kind: str, num_written: int = 0) -> Iterator[None]:
         try:
-            self._open().execute(f"BEGIN {kind}")
+            self._open()
+            self._run(f"BEGIN {kind}")
             # Two for each record that comes: what has expired goes faster than anything is added.
             if num_written:
                 self._erase(json.loads(self._run(EXPIRED, [time.time(), 2 * num_written]).fetchone()[0]))
             yield
-            self._open().execute("COMMIT")
+            self._run("COMMIT")
         except BaseException:
             self.close()  # whatever was wrong with the file or the disk may be mended when it is opened again
             raise
 
     def _open(self) -> sqlite3.Connection:
+        # A file that was put away while it was open would take saves that nobody finds again.
+        if self._connection and not self._is_in_place():
+            self.close()
         if not self._connection:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._path.touch(mode=0o600)
+            self._inode = self._path.stat().st_ino
             self._connection = sqlite3.connect(
                 self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False
             )
             self._connection.executescript(PRAGMAS + TABLES)
         return self._connection
+
+    def _is_in_place(self) -> bool:
+        return self._path.exists() and self._path.stat().st_ino == self._inode
 
     def _find(self, session_ids: Iterable[str]) -> dict[str, tuple[int, bool]]:
         """Epoch, and whether it is open, of each that has not expired."""
@@ -192,7 +206,8 @@ class SessionsFile:
     def _put(self, saves: Sequence[Save]) -> None:
         now = time.time()
         self._run_rows(PUT_SESSIONS, [(save.session_id, save.epoch, True, now + save.seconds) for save in saves])
-        self._run_rows(DROP_CHECKPOINTS, [(save.session_id, save.epoch, save.position, save.oldest) for save in saves])
+        rows = [(save.session_id, save.epoch, save.position, save.oldest, save.latest) for save in saves]
+        self._run_rows(DROP_CHECKPOINTS, rows)
         self._run_rows(
             PUT_CHECKPOINTS, [(save.session_id, save.position, save.epoch, save.checkpoint) for save in saves]
         )
@@ -203,8 +218,8 @@ class SessionsFile:
                 marks = ",".join("?" * len(some))
                 self._run(f"DELETE FROM {table} WHERE session_id IN ({marks})", some)  # noqa: S608
 
-    def _run(self, statement: str, parameters: Sequence[Any]) -> sqlite3.Cursor:
-        return self._open().execute(statement, parameters)
+    def _run(self, statement: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
+        return (self._connection or self._open()).execute(statement, parameters)
 
     def _run_rows(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:

@@ -16,13 +16,13 @@ Answer = TypeVar("Answer")
 class SqliteStore:
     """A `Store` of one file, which several processes may share. All work on it is done by one thread.
 
-    An operation may take `timeout` seconds, those for which another process keeps the file locked included.
+    An operation may take `timeout` seconds, and wait for half of them while another process keeps the file locked.
     """
 
     def __init__(self, path: Path, timeout: float = 5.0) -> None:
         self._path = path
         self._timeout = timeout
-        self._file = SessionsFile(path, timeout)
+        self._file = SessionsFile(path, timeout / 2)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
 
     async def create(self, saves: Sequence[Save]) -> list[int]:

@@ -17,17 +17,20 @@ class StoreError(Exception):
 class Save:
     """A checkpoint on its way to the store.
 
-    `dropped` are the positions of checkpoints that go for it. `seconds` is how long the record lives if nothing is
-    saved again. `head` is what never changes in a session; without it, a record that is not there cannot be made.
+    Checkpoints below the position `oldest` go, and of those after it all that are below `latest`; both are at most
+    `position`. From there on those of lower epochs go: whoever owned the session then had come further, but it was
+    taken up behind them. `seconds` is how long the record lives if nothing is saved again. `head` is what never changes
+    in a session; without it, a record that is not there cannot be made.
     """
 
     session_id: str
     epoch: int
     position: int
     checkpoint: bytes
-    dropped: tuple[int, ...]
+    oldest: int
     seconds: float
     head: bytes | None = None
+    latest: int = 0
 
 
 class Saved(Enum):

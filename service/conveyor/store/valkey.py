@@ -1,0 +1,104 @@
+"""Keeps checkpoints in a Valkey server, for the servers of several machines."""
+
+from collections.abc import Sequence
+
+from conveyor.store import scripts
+from conveyor.store.scripts import Command
+from conveyor.store.store import CLOSED_SECONDS, Record, Save, Saved, StoreError
+from conveyor.store.valkey_server import ValkeyServer
+
+
+class ValkeyStore:
+    """A `Store` of one Valkey server: a hash for each session, treated by scripts.
+
+    The URL is valkey://USER:PASSWORD@HOST:PORT/DB; only the host is needed. With valkeys:// it is TLS, and the server's
+    certificate must be of an authority that this machine trusts, or that is in the file of SSL_CERT_FILE. A save that
+    must replicate fails if fewer than `num_replicas` have it in time. An operation may take `timeout` seconds.
+
+    What is kept when the server restarts is its own configuration's affair (`appendonly`), and so is that it evicts
+    nothing when it is full (`maxmemory-policy noeviction`).
+
+    Raises:
+        ValueError: it is no such URL. The message does not repeat it: there may be a password in it.
+    """
+
+    def __init__(self, url: str, num_replicas: int = 0, timeout: float = 2.0) -> None:
+        self._server = ValkeyServer(url, timeout)
+        self._num_replicas = num_replicas
+        self._timeout = timeout
+
+    async def create(self, saves: Sequence[Save]) -> list[int]:
+        """See `Store`."""
+        arguments = [(save.session_id, (*_checkpoint(save), save.head or b"")) for save in saves]
+        return await self._server.run(scripts.calls(scripts.CREATE, arguments))
+
+    async def save(self, saves: Sequence[Save], *, must_replicate: bool) -> list[Saved]:
+        """See `Store`."""
+        commands = scripts.calls(scripts.SAVE, [(save.session_id, _saving(save)) for save in saves])
+        num_replicas = self._num_replicas if must_replicate else 0
+        if num_replicas:
+            # In half of the time, so that its answer comes before ours is due.
+            commands.append((b"WAIT", b"%d" % num_replicas, b"%d" % (self._timeout * 500)))
+        replies = await self._server.run(commands)
+        if num_replicas and (num_reached := replies.pop()) < num_replicas:
+            raise StoreError(f"{self._server.name}: {num_reached} of {num_replicas} replicas answered")
+        return [Saved(reply.decode()) for reply in replies]
+
+    async def acquire(self, session_id: str) -> Record | None:
+        """See `Store`."""
+        (reply,) = await self._server.run(scripts.calls(scripts.ACQUIRE, [(session_id, ())]))
+        return _record(session_id, reply or [])
+
+    async def read(self, session_id: str) -> Record | None:
+        """See `Store`."""
+        (reply,) = await self._server.run([(b"HGETALL", scripts.PREFIX + session_id.encode())])
+        return _record(session_id, reply)
+
+    async def close(self, closings: Sequence[tuple[str, int]]) -> None:
+        """See `Store`."""
+        stay = b"%d" % (CLOSED_SECONDS * 1000)
+        await self._server.run(
+            scripts.calls(scripts.CLOSE, [(name, (b"%d" % epoch, stay)) for name, epoch in closings])
+        )
+
+    async def list(self, count: int, cursor: str = "") -> tuple[list[Record], str]:
+        """See `Store`. A cursor is the server's, and a page may be empty before the last."""
+        if cursor and not cursor.isdecimal():
+            raise ValueError("a cursor of this store is a number")
+        scan = (b"SCAN", b"%d" % int(cursor or 0), b"MATCH", scripts.PREFIX + b"*", b"COUNT", b"%d" % count)
+        ((following, keys),) = await self._server.run([scan])
+        ids = [key.removeprefix(scripts.PREFIX).decode() for key in keys]
+        replies = await self._server.run(scripts.calls(scripts.SUMMARY, [(session_id, ()) for session_id in ids]))
+        records = [_summary(session_id, *reply) for session_id, reply in zip(ids, replies, strict=True) if reply]
+        return records, following.decode() if following != b"0" else ""
+
+    async def stop(self) -> None:
+        """See `Store`."""
+        await self._server.close()
+
+
+def _checkpoint(save: Save) -> Command:
+    return b"%d" % save.position, save.checkpoint, b"%d" % max(1, save.seconds * 1000)
+
+
+def _saving(save: Save) -> Command:
+    head = () if save.head is None else (save.head,)
+    return *_checkpoint(save), b"%d" % save.epoch, b"%d" % save.oldest, b"%d" % save.latest, *head
+
+
+def _record(session_id: str, reply: Sequence[bytes]) -> Record | None:
+    """The record in a reply of HGETALL: names and values in turn."""
+    fields = dict(zip(reply[::2], reply[1::2], strict=True))
+    if b"head" not in fields:
+        return None
+    epoch, head = int(fields.pop(b"epoch")), fields.pop(b"head")
+    return Record(session_id, epoch, head, {_position(name): checkpoint for name, checkpoint in fields.items()})
+
+
+def _summary(session_id: str, epoch: bytes, head: bytes, names: Sequence[bytes]) -> Record:
+    positions = [_position(name) for name in names if b":" in name]
+    return Record(session_id, int(epoch), head, dict.fromkeys(positions, b""))
+
+
+def _position(name: bytes) -> int:
+    return int(name.split(b":")[0])

@@ -1,0 +1,48 @@
+"""Each kind of store, the real thing."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from conveyor.store.memory import MemoryStore
+from conveyor.store.sqlite import SqliteStore
+from conveyor.store.store import Store
+from conveyor.store.valkey import ValkeyStore
+from tests.store.servers import ValkeyProcess, require_valkey
+
+KINDS = ("memory", "sqlite", "valkey")
+
+
+@pytest.fixture(scope="session")
+def shared_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
+    """A server for the tests that do it no harm. They empty it."""
+    require_valkey()
+    process = ValkeyProcess(tmp_path_factory.mktemp("valkey"))
+    yield process
+    process.kill()
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[ValkeyProcess]:
+    """A server for one test, which may do with it as it likes."""
+    require_valkey()
+    process = ValkeyProcess(tmp_path)
+    yield process
+    process.kill()
+
+
+@pytest.fixture(params=KINDS)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    """An empty store of each kind."""
+    store: Store
+    if request.param == "memory":
+        store = MemoryStore()
+    elif request.param == "sqlite":
+        store = SqliteStore(tmp_path / "sessions.db")
+    else:
+        server = request.getfixturevalue("shared_valkey")
+        server.command("FLUSHALL")
+        store = ValkeyStore(server.url)
+    yield store
+    await store.stop()

@@ -1,0 +1,33 @@
+"""A process of its own that writes to an SQLite store: `python -m tests.store.writer FILE ID`.
+
+It saves a batch after another, each to two sessions, and tells each position on a line once it is acknowledged. It ends
+when it is killed, or refused.
+"""
+
+import asyncio
+import sys
+from itertools import count
+from pathlib import Path
+
+from conveyor.store.sqlite import SqliteStore
+from conveyor.store.store import Saved
+from tests.store.saves import opening_of, save_of
+
+
+async def write(path: Path, session_id: str) -> None:
+    """Writes for ever."""
+    store = SqliteStore(path)
+    names = [session_id, f"{session_id} too"]
+    assert await store.create([opening_of(name) for name in names]) == [1, 1]
+    for position in count(1):
+        saves = [save_of(name, position, checkpoint=b"%d" % position * 1000, oldest=position - 1) for name in names]
+        saved = await store.save(saves, must_replicate=False)
+        if saved != [Saved.DONE] * 2:
+            print(*(outcome.value for outcome in saved), flush=True)  # noqa: T201
+            break
+        print(position, flush=True)  # noqa: T201
+    await store.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(write(Path(sys.argv[1]), sys.argv[2]))
