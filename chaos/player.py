@@ -73,11 +73,15 @@ class Player:
 
     async def _lose(self, error: ClientError) -> None:
         if not isinstance(error, NotFound):
-            self._tally.failures[f"{self._durability}: {type(error).__name__}: {error.message}"] += 1
+            self._tally.num_failed += 1
+            self._note(f"{type(error).__name__}: {error.message}")
             return
         noticed, holder = monotonic(), await self._find_holder(self._session.id)
-        gone = Gone(self._durability, self._last_answer, noticed, holder, error.message)
+        gone = Gone(self._session.id, self._durability, self._last_answer, noticed, holder, error.message)
         self._tally.gone.append(gone)
+
+    def _note(self, what: str) -> None:
+        self._tally.notes.append(f"{self._durability} session {self._session.id} at {self._record.position}: {what}")
 
     def _leave(self) -> None:
         self._tally.num_replayed += self._session.replayed_steps
@@ -118,10 +122,10 @@ class Player:
                 drawn.append(token)
                 begun = self._answered(begun)
         finally:
-            position = drawn[-1].position if drawn else self._record.position
-            difference = self._record.generated(prompt, drawn, self._seed, temperature)
-            self._tally.num_generated += len(drawn)
-            self._judge(difference, position, len(prompt) + len(drawn))
+            if drawn:
+                difference = self._record.generated(prompt, drawn, self._seed, temperature)
+                self._tally.num_generated += len(drawn)
+                self._judge(difference, drawn[-1].position, len(prompt) + len(drawn))
 
     async def _close(self) -> None:
         self._leave()
@@ -160,11 +164,13 @@ class Player:
         return now
 
     def _judge(self, difference: float, position: int, num_steps: int) -> None:
-        tally = self._tally
+        tally, missing = self._tally, self._record.position - position
         tally.num_answers += 1
         tally.num_steps += num_steps
-        tally.num_lost += max(self._record.position - position, 0)
-        tally.num_doubled += max(position - self._record.position, 0)
+        tally.num_lost += max(missing, 0)
+        tally.num_doubled += max(-missing, 0)
         tally.num_wrong += difference > TOLERANCE
         tally.largest_difference = max(tally.largest_difference, difference)
         self._last_answer = monotonic()
+        if missing or difference > TOLERANCE:
+            self._note(f"answered with position {position}, and off by {difference:g}")

@@ -27,7 +27,7 @@ class Report:
             "doubled steps": tally.num_doubled,
             "wrong answers": tally.num_wrong,
             "sessions gone": len(self.lost),
-            "failed calls": tally.failures.total(),
+            "failed calls": tally.num_failed,
         }
 
     def __str__(self) -> str:
@@ -47,8 +47,7 @@ class Report:
             f"{tally.num_fenced:8}  answers refused by an epoch",
         ]
         lines += [f"gone: {gone}" for gone in self.lost]
-        lines += [f"failed {count} times: {message}" for message, count in tally.failures.items()]
-        return "\n".join(lines)
+        return "\n".join(lines + tally.notes)
 
 
 def _was_killed(gone: Gone, kills: Sequence[float]) -> bool:

@@ -1,6 +1,5 @@
 """What the clients have seen: counts that add up over sessions and processes."""
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -9,6 +8,7 @@ from typing import Self
 class Gone:
     """A session that the service no longer knows. Times are of the machine's monotonic clock, in seconds."""
 
+    session_id: str
     durability: str
     last_answer: float
     noticed: float
@@ -27,6 +27,7 @@ class Tally:
     num_lost: int = 0
     num_doubled: int = 0
     num_wrong: int = 0
+    num_failed: int = 0
     num_handovers: int = 0
     num_cuts: int = 0
     num_replayed: int = 0
@@ -34,7 +35,7 @@ class Tally:
     largest_difference: float = 0.0
     longest_pause: float = 0.0
     gone: list[Gone] = field(default_factory=list)
-    failures: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)  # a line for each fault
 
     def __iadd__(self, other: Self) -> Self:
         for name in self.__slots__:

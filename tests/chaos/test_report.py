@@ -1,6 +1,5 @@
 """The report excuses what a killed replica has taken with it, and nothing else."""
 
-from collections import Counter
 from dataclasses import replace
 from random import Random
 
@@ -9,7 +8,7 @@ from chaos.tally import Gone, Tally
 from chaos.tormentor import Tormentor
 
 KILL = 100.0
-EXCUSED = Gone(durability="none", last_answer=99.0, noticed=103.0, holder="", message="unknown session")
+EXCUSED = Gone("id", durability="none", last_answer=99.0, noticed=103.0, holder="", message="unknown session")
 
 
 def judge(tally: Tally) -> dict[str, int]:
@@ -38,8 +37,8 @@ def test_no_other_session_may_go() -> None:
 
 def test_tallies_add_up() -> None:
     """Counts and lists are joined; of differences and pauses the larger one stays; each count is judged by itself."""
-    tally = Tally(num_lost=1, longest_pause=2.0, failures=Counter(a=1), gone=[EXCUSED])
-    tally += Tally(num_lost=1, num_doubled=3, num_wrong=4, longest_pause=1.0, failures=Counter(a=1, b=1))
+    tally = Tally(num_lost=1, longest_pause=2.0, num_failed=1, gone=[EXCUSED])
+    tally += Tally(num_lost=1, num_doubled=3, num_wrong=4, longest_pause=1.0, num_failed=2, notes=["a"])
 
     assert tally.longest_pause == 2.0
     assert list(judge(tally).values()) == [2, 3, 4, 0, 3]
