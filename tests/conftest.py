@@ -1,10 +1,18 @@
 """What all tests share."""
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keeps the servers that tests start away from the state of others."""
+    os.environ["CONVEYOR_STATE_DIR"] = str(tmp_path_factory.mktemp("state"))
+
 
 # The references are small: a second thread costs them more in waiting than it saves, above all on a busy machine.
 torch.set_num_threads(1)

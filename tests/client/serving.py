@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Self
 
 import onnx
@@ -43,8 +44,12 @@ def serving(models: Path, *flags: str) -> Iterator[ServerProcess]:
     """Serves the models until the block ends."""
     command = [str(Path(sys.executable).with_name("conveyor")), "serve", str(models)]
     ports = ["--port", "0", "--metrics-port", "0", "--log-level", "error", "--num-threads", "1"]
-    process = subprocess.Popen([*command, *ports, *flags], stdout=subprocess.PIPE, text=True)
-    with process:
+    with (
+        TemporaryDirectory() as state,
+        subprocess.Popen(
+            [*command, *ports, "--state-dir", state, *flags], stdout=subprocess.PIPE, text=True
+        ) as process,
+    ):
         assert process.stdout is not None
         lines = [process.stdout.readline().strip() for _ in range(2)]
         try:
