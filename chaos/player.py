@@ -7,13 +7,14 @@ from time import monotonic
 from typing import TypeVar
 
 from chaos.referee import TOLERANCE, Record, Referee
-from chaos.tally import Gone, Tally
+from chaos.tally import Gone, Pause, Tally
 from conveyor.client import Client, ClientError, GeneratedToken, NotFound, Session
 
 # Short enough that the referee, who runs every sequence alone, keeps up on one core.
 MEAN_STEPS = 8
 MAX_GENERATED = 40
 MAX_REST_SECONDS = 3.0
+PAUSE_SECONDS = 0.5
 BURST = 3  # chunks in flight at once
 HANDOVER_SHARE = 0.05
 VOCABULARY = 85
@@ -160,7 +161,8 @@ class Player:
 
     def _answered(self, begun: float) -> float:
         now = monotonic()
-        self._tally.longest_pause = max(self._tally.longest_pause, now - begun)
+        if now - begun > PAUSE_SECONDS:
+            self._tally.pauses.append(Pause(begun, now))
         return now
 
     def _judge(self, difference: float, position: int, num_steps: int) -> None:

@@ -33,21 +33,30 @@ class Report:
     def __str__(self) -> str:
         tally, counters = self.tally, self.tormentor.counters
         lines = [f"{count:8}  {name}" for name, count in self.zeros.items()]
-        lines += [f"{len(self.killed):8}  sessions of durability NONE gone with a killed replica"]
-        lines += [f"{count:8}  times: {name}" for name, count in sorted(self.tormentor.done.items())]
         lines += [
+            f"{len(self.killed):8}  sessions of durability NONE gone with a killed replica",
             f"{tally.num_sessions:8}  sessions opened",
             f"{tally.num_answers:8}  answers checked, of {tally.num_steps} steps, {tally.num_generated} of them drawn",
             f"{tally.largest_difference:8.1e}  largest difference to the model run alone",
-            f"{tally.longest_pause:8.1f}  seconds of the longest pause that a client saw",
             f"{tally.num_replayed:8}  steps replayed",
             f"{tally.num_handovers:8}  sessions handed from client to client",
             f"{counters['conveyor_resumes_total']:8}  sessions taken from the store",
             f"{counters['conveyor_fencing_refusals_total']:8}  writes refused by an epoch",
             f"{tally.num_fenced:8}  answers refused by an epoch",
+            f"{max(self.pauses.values()):8.1f}  seconds of the longest pause that a client saw",
         ]
-        lines += [f"gone: {gone}" for gone in self.lost]
-        return "\n".join(lines + tally.notes)
+        lines += [f"{seconds:8.1f}  of them with {name}" for name, seconds in self.pauses.items()]
+        return "\n".join([*lines, *map(str, self.lost), *tally.notes])
+
+    @property
+    def pauses(self) -> dict[str, float]:
+        """The longest pause with each torment, in seconds: with the first that went on during the pause."""
+        longest = dict.fromkeys(sorted({torment.name for torment in self.tormentor.done}), 0.0)
+        for pause in self.tally.pauses:
+            causes = [torment.name for torment in self.tormentor.done if torment.ended > pause.begun]
+            if causes:
+                longest[causes[0]] = max(longest[causes[0]], pause.seconds)
+        return longest
 
 
 def _was_killed(gone: Gone, kills: Sequence[float]) -> bool:

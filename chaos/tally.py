@@ -16,6 +16,19 @@ class Gone:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A wait for an answer, or for the next token of one, from when to when on the machine's monotonic clock."""
+
+    begun: float
+    ended: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it was."""
+        return self.ended - self.begun
+
+
 @dataclass(slots=True)
 class Tally:
     """Counts of a load. A step is lost if a position falls short of what was sent, doubled if it goes beyond."""
@@ -33,15 +46,12 @@ class Tally:
     num_replayed: int = 0
     num_fenced: int = 0
     largest_difference: float = 0.0
-    longest_pause: float = 0.0
+    pauses: list[Pause] = field(default_factory=list)  # of half a second and more
     gone: list[Gone] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # a line for each fault
 
     def __iadd__(self, other: Self) -> Self:
         for name in self.__slots__:
             mine, theirs = getattr(self, name), getattr(other, name)
-            if name in ("largest_difference", "longest_pause"):
-                setattr(self, name, max(mine, theirs))
-            else:
-                setattr(self, name, mine + theirs)
+            setattr(self, name, max(mine, theirs) if name == "largest_difference" else mine + theirs)
         return self

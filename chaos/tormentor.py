@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from random import Random
 
 from deploy.local.layout import Layout
@@ -13,10 +14,19 @@ from chaos.load import Load
 COUNTERS = ("conveyor_fencing_refusals_total", "conveyor_resumes_total")
 
 
+@dataclass(frozen=True, slots=True)
+class Torment:
+    """Something that was done, from when until the next, on the machine's monotonic clock."""
+
+    name: str
+    begun: float
+    ended: float
+
+
 class Tormentor:
     """Torments a layout and the clients' connections; what comes when depends on `random` alone.
 
-    `kills` are the times at which a replica was killed, on the machine's monotonic clock; `counters` sums up the
+    `done` is what was done, in order; `kills` are the times at which a replica was killed, on the machine's monotonic clock; `counters` sums up the
     replicas' metrics over all their lives.
     """
 
@@ -25,7 +35,7 @@ class Tormentor:
         self._loads = loads
         self._random = random
         self.kills: list[float] = []
-        self.done: Counter[str] = Counter()
+        self.done: list[Torment] = []
         self.counters: Counter[str] = Counter()
 
     def run(self, seconds: float) -> None:
@@ -42,9 +52,8 @@ class Tormentor:
         end = time.monotonic() + seconds
         while not self.done or time.monotonic() < end:
             for name in self._random.sample(sorted(torments), len(torments)):
-                if self.done.keys() == torments.keys() and time.monotonic() > end:
-                    break
-                self._torment(name, torments[name])
+                if len(self.done) < len(torments) or time.monotonic() < end:
+                    self._torment(name, torments[name])
 
     def count(self) -> None:
         """Adds the metrics of the replicas as they are now. Call it once, at the end."""
@@ -55,9 +64,9 @@ class Tormentor:
         begun = time.monotonic()
         torment()
         self._layout.wait_healthy()
-        self.done[name] += 1
         print(f"{name}: healthy after {time.monotonic() - begun:.1f} s", flush=True)
         self._wait(0.5, 2)
+        self.done.append(Torment(name, begun, time.monotonic()))
 
     def _kill(self) -> None:
         replica = self._random.choice(self._layout.replicas)
