@@ -26,8 +26,8 @@ class Torment:
 class Tormentor:
     """Torments a layout and the clients' connections; what comes when depends on `random` alone.
 
-    `done` is what was done, in order; `kills` are the times at which a replica was killed, on the machine's monotonic clock; `counters` sums up the
-    replicas' metrics over all their lives.
+    `done` is what was done, in order; `kills` are the times at which a replica was killed, on the machine's monotonic
+    clock; `counters` sums up the replicas' metrics over all their lives.
     """
 
     def __init__(self, layout: Layout, loads: Sequence[Load], random: Random) -> None:
