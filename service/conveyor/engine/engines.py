@@ -126,7 +126,12 @@ class Engines:
         return [view for view in views if model_name in ("", view.model_name)], cursor
 
     async def resume(self, session_id: str, received: int | None, epoch: int) -> SessionView:
-        """The session to go on with after a loss: as it is here, or, if its client could not go on, from the store."""
+        """The session to go on with after a loss: as it is here, or, if its client could not go on, from the store.
+
+        A client that has seen no epoch cannot tell a server that lost the session without knowing: the store can.
+        """
+        if self.recovery is not None and not epoch and self.is_here(session_id):
+            epoch = await self.recovery.epoch_of(session_id)
         engine = await self.holding(session_id, received, epoch)
         can_go_on = received is None or engine.answers_from(session_id, received)
         if not can_go_on and self.recovery is not None and engine.get(session_id).epoch:
