@@ -48,14 +48,18 @@ class Crowd:
             await wire.start()
         self._clients = [self._connect(wire.address) for wire in self._wires]
         referee = Referee(self._plan.model)
-        players = [self._player(number, referee) for number in range(self._plan.num_sessions)]
-        await asyncio.gather(*(player.open() for player in players))
-        self._playing = asyncio.gather(*(player.play(self._end) for player in players))
+        self._players = [self._player(number, referee) for number in range(self._plan.num_sessions)]
+        await asyncio.gather(*(player.open() for player in self._players))
+        self._playing = asyncio.gather(*(player.play(self._end) for player in self._players))
 
     def cut(self) -> None:
         """Breaks the connections of one client."""
         self._random.choice(self._wires).cut()
         self._tally.num_cuts += 1
+
+    async def settle(self) -> None:
+        """Waits until every player has the answer that it waits for now."""
+        await asyncio.gather(*(player.settle() for player in self._players))
 
     async def finish(self) -> Tally:
         """Lets each player look at its session once more; returns what all have seen."""

@@ -26,6 +26,11 @@ class Load:
         """Breaks the connections of one of its clients."""
         self._connection.send("cut")
 
+    def settle(self) -> None:
+        """Waits until it has all answers that it waits for now."""
+        self._connection.send("settle")
+        self._connection.recv()
+
     def finish(self) -> Tally:
         """Ends the crowd, and returns what it has seen."""
         self._connection.send("finish")
@@ -50,6 +55,10 @@ async def _serve(connection: Connection, plan: Plan) -> None:
     crowd = Crowd(plan)
     await crowd.start()
     connection.send(None)
-    while await asyncio.to_thread(connection.recv) == "cut":  # on a thread: the loop goes on meanwhile
-        crowd.cut()
+    while (command := await asyncio.to_thread(connection.recv)) != "finish":  # on a thread: the loop goes on meanwhile
+        if command == "cut":
+            crowd.cut()
+        else:
+            await crowd.settle()
+            connection.send(None)
     connection.send(await crowd.finish())

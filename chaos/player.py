@@ -42,6 +42,8 @@ class Player:
         self._durability = durability
         self._random = random
         self._find_holder = find_holder
+        self._current = "open"  # the move that is made
+        self._is_resting = asyncio.Event()
 
     async def open(self) -> None:
         """Opens a session on one of the clients."""
@@ -62,15 +64,26 @@ class Player:
         await self._move(self._step)
         await self._move(self._close)
 
+    async def settle(self) -> None:
+        """Waits until what is under way now has been answered."""
+        await self._is_resting.wait()
+
     async def _move(self, move: Callable[[], Awaitable[None]]) -> None:
+        self._is_resting.clear()
         try:
             if self._random.random() < HANDOVER_SHARE:
-                await self._hand_over()
-            await move()
+                await self._make(self._hand_over)
+            await self._make(move)
         except ClientError as error:
             await self._lose(error)
             self._leave()
             await self.open()
+        finally:
+            self._is_resting.set()
+
+    async def _make(self, move: Callable[[], Awaitable[None]]) -> None:
+        self._current = move.__name__.strip("_")
+        await move()
 
     async def _lose(self, error: ClientError) -> None:
         if not isinstance(error, NotFound):
@@ -162,7 +175,7 @@ class Player:
     def _answered(self, begun: float) -> float:
         now = monotonic()
         if now - begun > PAUSE_SECONDS:
-            self._tally.pauses.append(Pause(begun, now))
+            self._tally.pauses.append(Pause(f"{self._durability} {self._current}", begun, now))
         return now
 
     def _judge(self, difference: float, position: int, num_steps: int) -> None:

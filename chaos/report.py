@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from chaos.tally import Gone, Tally
+from chaos.tally import Gone, Pause, Tally
 from chaos.tormentor import Tormentor
 
 # A last answer may be read somewhat later than it was sent.
@@ -43,19 +43,20 @@ class Report:
             f"{counters['conveyor_resumes_total']:8}  sessions taken from the store",
             f"{counters['conveyor_fencing_refusals_total']:8}  writes refused by an epoch",
             f"{tally.num_fenced:8}  answers refused by an epoch",
-            f"{max(self.pauses.values()):8.1f}  seconds of the longest pause that a client saw",
         ]
-        lines += [f"{seconds:8.1f}  of them with {name}" for name, seconds in self.pauses.items()]
+        lines += [
+            f"{pause.seconds:8.1f}  seconds, the longest pause that a client saw with {name}: {pause.what}"
+            for name, pause in sorted(self.pauses.items())
+        ]
         return "\n".join([*lines, *map(str, self.lost), *tally.notes])
 
     @property
-    def pauses(self) -> dict[str, float]:
-        """The longest pause with each torment, in seconds: with the first that went on during the pause."""
-        longest = dict.fromkeys(sorted({torment.name for torment in self.tormentor.done}), 0.0)
-        for pause in self.tally.pauses:
+    def pauses(self) -> dict[str, Pause]:
+        """The longest pause with each torment: with the first that went on during the pause."""
+        longest: dict[str, Pause] = {}
+        for pause in sorted(self.tally.pauses, key=lambda pause: pause.seconds):
             causes = [torment.name for torment in self.tormentor.done if torment.ended > pause.begun]
-            if causes:
-                longest[causes[0]] = max(longest[causes[0]], pause.seconds)
+            longest |= dict.fromkeys(causes[:1], pause)
         return longest
 
 

@@ -20,6 +20,7 @@ class Gone:
 class Pause:
     """A wait for an answer, or for the next token of one, from when to when on the machine's monotonic clock."""
 
+    what: str
     begun: float
     ended: float
 

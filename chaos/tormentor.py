@@ -64,8 +64,10 @@ class Tormentor:
         begun = time.monotonic()
         torment()
         self._layout.wait_healthy()
-        print(f"{name}: healthy after {time.monotonic() - begun:.1f} s", flush=True)
-        self._wait(0.5, 2)
+        for load in self._loads:
+            load.settle()
+        print(f"{name}: all is well after {time.monotonic() - begun:.1f} s", flush=True)
+        self._wait(0, 1)
         self.done.append(Torment(name, begun, time.monotonic()))
 
     def _kill(self) -> None:
