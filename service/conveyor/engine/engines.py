@@ -130,8 +130,9 @@ class Engines:
 
         A client that has seen no epoch cannot tell a server that lost the session without knowing: the store can.
         """
-        if self.recovery is not None and not epoch and self.is_here(session_id) and (await self.view(session_id)).epoch:
-            epoch = await self.recovery.epoch_of(session_id)
+        if self.recovery is not None and not epoch and self.is_here(session_id):
+            is_stored = self.of_session(session_id).get(session_id).epoch > 0
+            epoch = await self.recovery.epoch_of(session_id) if is_stored else 0
         engine = await self.holding(session_id, received, epoch)
         can_go_on = received is None or engine.answers_from(session_id, received)
         if not can_go_on and self.recovery is not None and engine.get(session_id).epoch:
