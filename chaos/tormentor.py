@@ -63,12 +63,16 @@ class Tormentor:
     def _torment(self, name: str, torment: Callable[[], None]) -> None:
         begun = time.monotonic()
         torment()
-        self._layout.wait_healthy()
-        for load in self._loads:
-            load.settle()
+        self._recover()
         print(f"{name}: all is well after {time.monotonic() - begun:.1f} s", flush=True)
         self._wait(0, 1)
         self.done.append(Torment(name, begun, time.monotonic()))
+
+    def _recover(self) -> None:
+        """Waits until Envoy sends to every replica, and every client has its answer."""
+        self._layout.wait_healthy()
+        for load in self._loads:
+            load.settle()
 
     def _kill(self) -> None:
         replica = self._random.choice(self._layout.replicas)
@@ -105,7 +109,7 @@ class Tormentor:
     def _roll(self) -> None:
         for replica in self._layout.replicas:
             self._restart(replica)
-            self._layout.wait_healthy()
+            self._recover()
 
     def _restart(self, replica: Replica) -> None:
         self._count(replica)

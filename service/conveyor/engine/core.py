@@ -99,7 +99,9 @@ class Core:
             acknowledged = work.acknowledged
         else:
             self._check_order(session, work)  # first: what is in flight decides whether a token is pending
-            self._validator.generation(work, has_pending=session.pending is not None)
+            # A client that is elsewhere has to hear that: there, a token may be pending.
+            is_elsewhere = work.position not in (None, session.tail)
+            self._validator.generation(work, has_pending=is_elsewhere or session.pending is not None)
             if session.drawn is not None and self._draw_again(session, work, session.drawn):
                 return
             job = GenerationJob(session, work, now)
