@@ -2,13 +2,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROTO_VENV := .venv-proto
-STUBS := service/conveyor/v1
+TRITON_VENV := .venv-triton
+STUBS := service/conveyor/v1 service/conveyor/inference
 
 .PHONY: install install-dev demo test soak check lint types proto proto-check bench zoo caption paint compose local chaos
 
 install: $(VENV)/.installed
 
-install-dev: $(VENV)/.installed-dev
+install-dev: $(VENV)/.installed-dev $(TRITON_VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -18,6 +19,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,export]' --group dev
+	touch $@
+
+# The stock client of the Open Inference Protocol, for the tests. It registers the same message names as our own stubs do,
+# so the two cannot be in one process, and it pins an older protobuf.
+$(TRITON_VENV)/.installed: constraints.txt
+	test -d $(TRITON_VENV) || $(PYTHON) -m venv $(TRITON_VENV)
+	$(TRITON_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt 'tritonclient[grpc]'
 	touch $@
 
 demo: install
@@ -70,11 +78,11 @@ $(PROTO_VENV)/.installed:
 proto: $(PROTO_VENV)/.installed
 	rm -rf $(STUBS)
 	mkdir -p $(STUBS)
-	$(PROTO_VENV)/bin/python -m grpc_tools.protoc -Iproto --python_out=service --pyi_out=service --grpc_python_out=service proto/conveyor/v1/*.proto
-	touch $(STUBS)/__init__.py
+	$(PROTO_VENV)/bin/python -m grpc_tools.protoc -Iproto --python_out=service --pyi_out=service --grpc_python_out=service proto/conveyor/*/*.proto
+	touch $(addsuffix /__init__.py,$(STUBS))
 
 # Fails if the committed stubs are stale, or do not load on the oldest protobuf.
 proto-check: proto
 	git diff --exit-code -- $(STUBS)
 	test -z "$$(git status --porcelain -- $(STUBS))"
-	cd service && ../$(PROTO_VENV)/bin/python -W error -c 'import conveyor.v1.sequence_service_pb2_grpc'
+	cd service && ../$(PROTO_VENV)/bin/python -W error -c 'import conveyor.v1.sequence_service_pb2_grpc, conveyor.inference.inference_service_pb2_grpc'

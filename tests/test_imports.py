@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "service" / "conveyor"
 # What each part may import of the others, itself aside.
 PARTS = {
     "errors": set(),
+    "inference": set(),
     "v1": set(),
     "signature": set(),
     "graph": {"errors", "signature"},
@@ -20,7 +21,7 @@ PARTS = {
     "engine": {"errors", "signature", "graph", "store"},
     "repository": {"errors", "signature", "graph", "engine"},
     "telemetry": {"errors", "engine"},
-    "rpc": {"errors", "signature", "engine", "telemetry", "v1"},
+    "rpc": {"errors", "signature", "engine", "telemetry", "inference", "v1"},
     "client": {"signature", "v1"},
     "settings": {"engine", "store"},
     "server": {"errors", "signature", "graph", "engine", "repository", "telemetry", "rpc", "settings", "v1"},
@@ -28,7 +29,7 @@ PARTS = {
 }
 # Where a library may be imported; in no other part.
 HOMES = {
-    "grpc": {"v1", "client", "rpc", "server", "cli"},
+    "grpc": {"inference", "v1", "client", "rpc", "server", "cli"},
     "onnxruntime": {"engine"},
     "onnx": {"graph", "engine", "repository", "cli"},
     "prometheus_client": {"telemetry"},

@@ -10,6 +10,7 @@ ConveyorError
 ├── Unavailable             draining or loading
 ├── FailedPrecondition      the model cannot do this
 ├── DeadlineExceeded        the deadline passed before the steps ran
+├── Unimplemented           the call, or something in it, is not served here
 └── RunFailed               the model's run failed; the session is as it was before
 """
 
@@ -76,6 +77,10 @@ class FailedPrecondition(ConveyorError):
 
 class DeadlineExceeded(ConveyorError):
     """The deadline passed before the steps ran; nothing was consumed."""
+
+
+class Unimplemented(ConveyorError):
+    """The call, or something that it asks for, is not served here."""
 
 
 class RunFailed(ConveyorError):

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from conveyor.rpc.interceptor import CallInterceptor
-from conveyor.rpc.server import DESCRIPTOR
+from conveyor.rpc.server import DESCRIPTOR, INFERENCE
 from conveyor.server import Server
 from conveyor.telemetry.metrics import Metrics
 from conveyor.v1 import model_pb2
@@ -81,7 +81,7 @@ async def test_defects_are_counted_from_zero(server: Server) -> None:
     """Every call shows its INTERNAL answers before there is one: an increase from nothing would go unseen."""
     none_yet = {method for (method, code), count in server.metrics.requests.items() if code == "INTERNAL" and not count}
 
-    assert none_yet == {method.name for method in DESCRIPTOR.methods}
+    assert none_yet == {method.name for method in (*DESCRIPTOR.methods, *INFERENCE.methods)}
 
 
 async def test_unknown_methods_are_unimplemented(channel: grpc.aio.Channel) -> None:

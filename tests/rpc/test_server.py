@@ -18,7 +18,7 @@ async def test_services_are_reflected(channel: grpc.aio.Channel) -> None:
     listing, file = [response async for response in stub.ServerReflectionInfo(iter(requests))]
 
     names = {service.name for service in listing.list_services_response.service}
-    assert {"conveyor.v1.SequenceService", "grpc.health.v1.Health"} <= names
+    assert {"conveyor.v1.SequenceService", "inference.GRPCInferenceService", "grpc.health.v1.Health"} <= names
     assert b"conveyor/v1/sequence_service.proto" in file.file_descriptor_response.file_descriptor_proto[0]
 
 

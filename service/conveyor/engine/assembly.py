@@ -76,7 +76,7 @@ class Assembler:
 
     @staticmethod
     def absorb(batch: Batch, assembly: Assembly, results: Results) -> None:
-        """Gives each job its part of the results and counts its steps. Commits nothing."""
+        """Gives each job its part of the results, and counts its steps and its time. Commits nothing."""
         _absorb_tops(assembly, results)
         row = 0
         for scored, num_rows in assembly.scored:
@@ -91,6 +91,7 @@ class Assembler:
             chunk.outputs.append({n: results.outputs[n][start:stop, column].copy() for n in chunk.chunk.want.names})
         for job, length in zip(batch.jobs, batch.lengths, strict=True):
             job.num_done += length
+            job.run_seconds += results.run_seconds
 
 
 def _absorb_tops(assembly: Assembly, results: Results) -> None:

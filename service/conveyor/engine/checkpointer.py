@@ -5,6 +5,9 @@ from itertools import count
 
 from conveyor.engine.session import Session
 
+# Until a checkpoint that did not get to the store is tried again, if no further step makes it due before.
+RETRY_SECONDS = 0.5
+
 
 class Checkpointer:
     """Follows the sessions that have durability, from the first step that is not stored until it is."""
@@ -23,29 +26,28 @@ class Checkpointer:
         if stored.dirty_since is None:
             stored.dirty_since = now
             if not stored.is_sync:
-                self._set_timer(session, now)
-        if stored.is_sync or session.position - (stored.newest or 0) >= stored.durability.every_steps:
+                self._set_timer(session, now, stored.durability.every_seconds)
+        last = (stored.newest or 0) if stored.writing is None else stored.writing
+        if stored.is_sync or session.position - last >= stored.durability.every_steps:
             self._due[session] = None
 
     @staticmethod
     def taken(session: Session) -> None:
         """Takes note that the session's state, as it is now, is on its way to the store."""
         if session.stored is not None:
-            session.stored.is_writing, session.stored.dirty_since = True, None
+            session.stored.writing, session.stored.dirty_since = session.position, None
 
     def failed(self, session: Session, now: float) -> None:
         """Takes note that it did not get there: it will be tried again in a while."""
         if session.stored is not None:
-            session.stored.is_writing, session.stored.dirty_since = False, now
-            self._set_timer(session, now)
+            session.stored.writing, session.stored.dirty_since = None, now
+            self._set_timer(session, now, RETRY_SECONDS)
 
-    def _set_timer(self, session: Session, now: float) -> None:
-        if session.stored is not None:
-            when = now + session.stored.durability.every_seconds
-            heapq.heappush(self._timers, (when, next(self._ties), session, now))
+    def _set_timer(self, session: Session, now: float, seconds: float) -> None:
+        heapq.heappush(self._timers, (now + seconds, next(self._ties), session, now))
 
     def insist(self, session: Session) -> None:
-        """Makes a session due at once."""
+        """Makes a session due at once, if there is anything of it to be stored."""
         self._due[session] = None
 
     def forget(self, session: Session) -> None:
@@ -57,12 +59,15 @@ class Checkpointer:
         return bool(self._due) or bool(self._timers and self._timers[0][0] <= now)
 
     def take(self, now: float) -> list[Session]:
-        """The sessions to be stored now. One whose last checkpoint is still on its way comes later."""
+        """The sessions to be stored now. One whose last checkpoint is still on its way comes later, if it moves on."""
         while self._timers and self._timers[0][0] <= now:
             *_, session, since = heapq.heappop(self._timers)
             # If what was dirty then has been stored, later steps have a timer of their own.
             if session.is_open and session.stored is not None and session.stored.dirty_since == since:
                 self._due[session] = None
+        self._due = {
+            session: None for session in self._due if session.stored and session.stored.dirty_since is not None
+        }
         taken = [session for session in self._due if _can_be_stored(session)]
         for session in taken:
             del self._due[session]
@@ -71,4 +76,4 @@ class Checkpointer:
 
 def _can_be_stored(session: Session) -> bool:
     stored = session.stored
-    return stored is not None and bool(stored.epoch) and not stored.is_writing and not session.is_leaving
+    return stored is not None and bool(stored.epoch) and stored.writing is None and not session.is_leaving

@@ -17,7 +17,7 @@ from conveyor.engine.scheduler import STEP_ROWS, Batch, Scheduler
 from conveyor.engine.session import Kept, Session
 from conveyor.engine.table import SessionTable
 from conveyor.engine.validation import Validator
-from conveyor.engine.work import Answer, Array, Chunk, EndReason, FinishReason, Generation, Sink, Token
+from conveyor.engine.work import Answer, Array, Chunk, EndReason, Generation, Sink, Token
 from conveyor.errors import (
     Aborted,
     ConveyorError,
@@ -25,6 +25,7 @@ from conveyor.errors import (
     NotFound,
     ResourceExhausted,
     RunFailed,
+    Unavailable,
     WrongPosition,
 )
 from conveyor.signature import Signature
@@ -102,13 +103,14 @@ class Core:
             # A client that is elsewhere has to hear that: there, a token may be pending.
             is_elsewhere = work.position not in (None, session.tail)
             self._validator.generation(work, has_pending=is_elsewhere or session.pending is not None)
-            if session.drawn is not None and self._draw_again(session, work, session.drawn):
-                return
             job = GenerationJob(session, work, now)
+            if session.drawn is not None and (again := session.drawn.asked_for(work, job.seed, session.session_id)):
+                self._check_room()
+                self._draw_again(job, session.drawn, again, now)
+                return
             acknowledged = None
         self._check_position(session, work.position)
-        if self.outbox.num_waiting >= self._limits.max_waiting_chunks:
-            raise ResourceExhausted("queue", f"{self.outbox.num_waiting} requests are waiting, the most allowed")
+        self._check_room()
         session.acknowledged = session.tail if acknowledged is None else acknowledged
         self._queue(session, job, now)
 
@@ -227,7 +229,7 @@ class Core:
         """Ends a session; its waiting work fails, its slots are freed once no run uses them."""
         self.table.remove(session)
         self._scheduler.discard(session)
-        problem = NotFound(f"session_id: session {session.session_id!r} has ended: {reason.value}")
+        problem = _problem_of(session, reason)
         self.outbox.refuse(session, problem)
         for job in list(session.jobs):
             self._settle(job, problem)
@@ -256,20 +258,16 @@ class Core:
                 return True
         return False
 
-    def _draw_again(self, session: Session, work: Generation, drawn: Drawn) -> bool:
-        """Sends the tokens that were drawn already of what this asks for; True if they are all of it."""
-        tokens = drawn.asked_for(work, session.session_id)[: work.max_tokens]
-        if not tokens:
-            return False
-        work.max_tokens -= len(tokens)
-        work.tokens, work.position, work.is_continuation = [], session.position, True
-        if not work.max_tokens and tokens[-1].finish_reason is None:
-            tokens[-1].finish_reason = FinishReason.LENGTH
-        is_done = tokens[-1].finish_reason is not None
-        self.outbox.num_waiting += is_done
-        for token in tokens:
-            self.outbox.tell(session, (work.sink, work.tag, token), is_last=token.finish_reason is not None)
-        return is_done
+    def _draw_again(self, job: GenerationJob, drawn: Drawn, tokens: list[Token], now: float) -> None:
+        """Sends the tokens that were drawn already of what this asks for, then draws on if they are not all of it."""
+        self.outbox.num_waiting += 1
+        for token in job.repeat(drawn, tokens):
+            is_last = token.finish_reason is not None
+            self.outbox.tell(job.session, (job.sink, job.tag, token), is_last=is_last)
+            if is_last:
+                return
+        self.outbox.num_waiting -= 1
+        self._queue(job.session, job, now)
 
     @staticmethod
     def _check_order(session: Session, work: Chunk | Generation) -> None:
@@ -288,6 +286,10 @@ class Core:
         if session.position <= position < session.tail:
             raise Aborted(f"position: {position} is in flight")
         raise WrongPosition(position, session.position)
+
+    def _check_room(self) -> None:
+        if self.outbox.num_waiting >= self._limits.max_waiting_chunks:
+            raise ResourceExhausted("queue", f"{self.outbox.num_waiting} requests are waiting, the most allowed")
 
     def _queue(self, session: Session, job: Job, now: float) -> None:
         session.jobs.append(job)
@@ -355,7 +357,7 @@ class Core:
     def stored(self, session: Session, save: Save) -> None:
         """Takes note of a checkpoint in the store: the outcomes that waited for it go out."""
         if session.stored is not None:
-            session.stored.is_writing = False
+            session.stored.writing = None
             session.stored.add(save.position, save.oldest, save.latest)
             self.outbox.stored(session)
 
@@ -366,6 +368,10 @@ class Core:
         """
         self.checkpointer.failed(session, now)
         self.outbox.refuse(session, error)
+        first = session.jobs[0] if session.jobs else None
+        is_sync = session.stored is not None and session.stored.is_sync
+        if is_sync and isinstance(first, GenerationJob) and first.num_generated and not first.is_cancelled:
+            self._remove_from(session, 0, error)  # its tokens cannot be sent, so those after them cannot either
 
     def _remove_from(self, session: Session, index: int, error: ConveyorError | None) -> None:
         """Fails a job with an error, or cancels it without a word, and aborts those that were to follow it."""
@@ -375,6 +381,7 @@ class Core:
         first = removed[0]
         if error is not None:
             self._settle(first, error)
+            first.is_cancelled = True
         elif not first.is_cancelled:
             first.is_cancelled = True
             self.outbox.num_waiting -= 1
@@ -395,6 +402,13 @@ class Core:
         self.residence.release(job)
         session.jobs.popleft()
         self._begin_first(session)
+
+
+def _problem_of(session: Session, reason: EndReason) -> ConveyorError:
+    """What waiting work of an ended session is told: to try again, if the session goes on elsewhere."""
+    problem = f"session_id: session {session.session_id!r} has ended: {reason.value}"
+    goes_on = session.stored is not None and reason in (EndReason.MOVED, EndReason.DRAINED)
+    return Unavailable(problem) if goes_on else NotFound(problem)
 
 
 def _same(kept: Kept, chunk: Chunk) -> bool:

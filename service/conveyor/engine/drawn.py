@@ -3,22 +3,23 @@
 from array import array
 from collections.abc import Iterator
 
-from conveyor.engine.work import FinishReason, Generation, Token
+from conveyor.engine.work import Generation, Sampling, Token
 
 # A client is at most as far behind as what lay unread in its connection.
 MAX_DRAWN = 1024
 
 
 class Drawn:
-    """`start` is the session's position before the prompt."""
+    """`start` is the session's position before the prompt, `seed` the key of the random numbers."""
 
-    __slots__ = ("_alternatives", "_first", "_scores", "_tokens", "finish_reason", "prompt", "start")
+    __slots__ = ("_alternatives", "_first", "_prompt", "_resent", "_scores", "_start", "_tokens", "_wishes")
 
-    def __init__(self, start: int, prompt: list[int]) -> None:
-        self.start = start
-        self.prompt = prompt
-        self.finish_reason: FinishReason | None = None  # of the last token
-        self._first = start + len(prompt)  # position before the first token that is kept
+    def __init__(self, start: int, generation: Generation, seed: int) -> None:
+        self._start = start
+        self._prompt = generation.tokens
+        self._wishes = _wishes(generation, seed)
+        self._resent = self._prompt[len(self._prompt) - generation.num_generated :]
+        self._first = start + len(self._prompt)  # position before the first token that is kept
         # Plain numbers: as objects, the tokens would take more memory than most states.
         self._tokens = array("q")
         self._scores = array("f")
@@ -30,32 +31,34 @@ class Drawn:
         self._scores.append(token.log_probability)
         if token.top_tokens:
             self._alternatives.append((token.top_tokens, token.top_log_probabilities))
-        self.finish_reason = token.finish_reason
         if len(self._tokens) >= 2 * MAX_DRAWN:
             self._first += MAX_DRAWN
             for kept in (self._tokens, self._scores, self._alternatives):
                 del kept[:MAX_DRAWN]
 
     @property
-    def tokens(self) -> list[int]:
-        """The tokens that are kept, oldest first."""
-        return self._tokens.tolist()
+    def _is_whole(self) -> bool:
+        return self._first == self._start + len(self._prompt)
+
+    def before(self, position: int) -> list[int]:
+        """What was generated up to `position`, oldest first, as far as it is kept; an earlier call's tokens too."""
+        return (self._resent if self._is_whole else []) + self._tokens[: position - self._first].tolist()
 
     def reaches(self, position: int) -> bool:
         """True if a client with the answers up to `position` can have the rest from here."""
-        return position == self.start or self._first <= position
+        return self._first <= position or (position == self._start and self._is_whole)
 
-    def asked_for(self, generation: Generation, session_id: str) -> list[Token]:
+    def asked_for(self, generation: Generation, seed: int, session_id: str) -> list[Token]:
         """What was drawn already of what this asks for: the same request again, or one that goes on among the tokens.
 
-        Empty if it asks for something else, or for tokens that are not kept any more.
+        Empty if it asks for something else, or for tokens that are not kept any more. Where it ends is for whoever asks
+        to say: no token has a finish reason.
         """
         position = generation.position
-        if position is None:
+        if position is None or _wishes(generation, seed) != self._wishes:
             return []
-        is_same = position == self.start and generation.tokens == self.prompt and len(self.prompt) > 0
-        if is_same:
-            position = self.start + len(self.prompt)
+        if position == self._start and generation.tokens == self._prompt:
+            position += len(self._prompt)
         elif generation.tokens:
             return []
         if not self._first <= position < self._first + len(self._tokens):
@@ -63,9 +66,11 @@ class Drawn:
         return list(self._from(position - self._first, session_id))
 
     def _from(self, index: int, session_id: str) -> Iterator[Token]:
-        last = len(self._tokens) - 1
-        for place in range(index, last + 1):
+        for place in range(index, len(self._tokens)):
             tops, scores = self._alternatives[place] if self._alternatives else ([], [])
-            finish_reason = self.finish_reason if place == last else None
-            position = self._first + place + 1
-            yield Token(session_id, position, self._tokens[place], self._scores[place], tops, scores, finish_reason)
+            yield Token(session_id, self._first + place + 1, self._tokens[place], self._scores[place], tops, scores)
+
+
+def _wishes(generation: Generation, seed: int) -> tuple[int, Sampling, int]:
+    """What must be the same for the same tokens to come."""
+    return seed, generation.sampling, generation.top_k

@@ -33,16 +33,16 @@ NOT_STORED = Durability()
 class Stored:
     """What the store has of an open session. None of it exists before the record is made: then `epoch` is 0.
 
-    `checkpoints` are positions in the store, ascending. `held` are outcomes of a SYNC session: the position that must
-    be stored before each is sent, the outcome, and whether it is the last of its work.
+    `checkpoints` are positions in the store, ascending, and `writing` is that of the one on its way. `held` are
+    outcomes of a SYNC session: the position that must be stored before each is sent, the outcome, and whether it is the
+    last of its work.
     """
 
     durability: Durability
     epoch: int = 0
     checkpoints: list[int] = field(default_factory=list)
-    is_writing: bool = False
-    is_due: bool = False
-    dirty_since: float | None = None  # the first step that is in no checkpoint
+    writing: int | None = None
+    dirty_since: float | None = None  # the first step that is in no checkpoint, not even the one on its way
     held: list[tuple[int, Any, bool]] = field(default_factory=list)
 
     @property

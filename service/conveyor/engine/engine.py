@@ -44,6 +44,7 @@ from conveyor.graph.model_file import ModelFile
 log = logging.getLogger("conveyor.engine")
 
 EXPIRY_INTERVAL = 0.5  # seconds between looks at the sessions' deadlines
+LEAVING_SECONDS = 0.001  # between looks at a state that is being spilled, and can be read once the run is over
 SAVE_INTERVAL = 0.05  # seconds between looks at what is to be stored
 
 # A batch of so few sessions, expected to take no longer than this, runs on the event loop itself: the two thread
@@ -95,6 +96,16 @@ class Engine:
         self._idle = asyncio.Event()  # set once a draining engine has no work left
         self._is_pump_due = False
         self._clock_offset = time.time() - time.monotonic()
+
+    @property
+    def limits(self) -> Limits:
+        """What it may hold."""
+        return self._limits
+
+    @property
+    def max_batch(self) -> int:
+        """Most sessions of one run."""
+        return self._limits.max_batch if self.runner.graph.can_batch else 1
 
     def start(self) -> None:
         """Starts the run thread and the expiry timer."""
@@ -155,17 +166,27 @@ class Engine:
             await self.persistence.create(session, durability)
         except BaseException:
             if session.is_open:
-                session.stored = None
                 self._core.end(session, EndReason.CLOSED)
                 self._deliver()
             raise
 
+    def check_room(self, session_id: str) -> None:
+        """Raises what `adopt` of a session would, if it could not be."""
+        self.check_draining()
+        if session_id not in self:
+            self._core.table.check_room()
+
     def adopt(self, session_id: str, head: Head, state: State, stored: Stored, *, is_behind: bool) -> None:
         """Takes up a session that the store had; `is_behind` if the store has checkpoints ahead of it, which are to go.
 
+        One of that id that is here is let go: another server has had it since, or its client could not go on from it.
+
         Raises:
-            AlreadyExists, ResourceExhausted, Unavailable: as `open`.
+            ResourceExhausted, Unavailable: as `open`.
         """
+        if session_id in self:
+            self._core.end(self._core.table.get(session_id), EndReason.MOVED)
+            self._deliver()
         now = time.time()
         start = replace(start_from(head, state), age=max(0.0, now - head.opened))
         remaining = max(0.001, head.lifetime_ends - now)
@@ -174,23 +195,19 @@ class Engine:
             session = self._core.table.get(session_id)
             session.stored = stored
             if is_behind:
+                self._core.checkpointer.advanced(session, time.monotonic())
                 self._core.checkpointer.insist(session)
         self._observer.session_resumed()
 
-    def drop(self, session_id: str) -> None:
-        """Lets go of a session that another has by now, or that is to be taken from the store anew. Raises NotFound."""
-        self._core.end(self._core.table.get(session_id), EndReason.MOVED)
-        self._deliver()
-
-    def state_of(self, session_id: str, position: int | None) -> tuple[Head, State]:
+    async def state_of(self, session_id: str, position: int | None) -> tuple[Head, State]:
         """Head and state of a session as it is now.
 
         Raises:
             NotFound: there is none.
             WrongPosition: it is elsewhere.
-            Aborted: it is being spilled; in a moment it can be read.
         """
-        session = self._core.table.get(session_id)
+        while (session := self._core.table.get(session_id)).is_leaving:  # noqa: ASYNC110 - a run of a step or a few
+            await asyncio.sleep(LEAVING_SECONDS)
         if position is not None and position != session.position:
             raise WrongPosition(position, session.position)
         return self.persistence.head_of(session), self.persistence.states_of([session])[0]
@@ -198,6 +215,18 @@ class Engine:
     def answers_from(self, session_id: str, received: int) -> bool:
         """True if a client with the answers up to `received` can go on. Raises NotFound."""
         return self._core.answers_from(self._core.table.get(session_id), received)
+
+    def asks_again(self, session_id: str, position: int | None) -> bool:
+        """True of work that begins before a stored session's position, whose answer is asked for again.
+
+        Whoever does that has had trouble, and may have asked another server before this one. That one has then taken
+        the session behind what was answered and stored here: a client that went on here would find no way back.
+
+        Raises:
+            NotFound: there is no such session.
+        """
+        session = self._core.table.get(session_id)
+        return session.stored is not None and position is not None and position < session.position
 
     def __contains__(self, session_id: str) -> bool:
         return session_id in self._core.table

@@ -6,7 +6,7 @@ from secrets import token_bytes
 from typing import TYPE_CHECKING
 
 from conveyor.engine.checkpoint import CheckpointError, Head, State, read_head, start_from
-from conveyor.engine.durability import NOT_STORED, Durability, Mode
+from conveyor.engine.durability import NOT_STORED, Durability
 from conveyor.engine.recovery import Recovery
 from conveyor.engine.seal import Seal
 from conveyor.engine.store_writer import StoreWriter
@@ -84,23 +84,32 @@ class Engines:
         """True if an engine holds the session."""
         return any(session_id in engine for engine in self._engines)
 
-    async def holding(self, session_id: str, received: int | None = None, epoch: int = 0) -> "Engine":
+    async def holding(
+        self, session_id: str, received: int | None = None, epoch: int = 0, *, is_doubtful: bool = False
+    ) -> "Engine":
         """The engine that holds a session, which is taken from the store if need be.
 
-        A client with the answers up to `received` has seen the session at `epoch`.
+        A client with the answers up to `received` has seen the session at `epoch`. If it `is_doubtful` whether another
+        server has had the session since, the store is asked.
 
         Raises:
             ConveyorError: as `Recovery.resume`.
         """
         for engine in self._engines:
             if session_id in engine:
-                if 0 < engine.get(session_id).epoch < epoch:
-                    engine.drop(session_id)  # another server has had it since
-                    break
+                held = engine.get(session_id).epoch
+                if held and is_doubtful and self.recovery is not None:
+                    epoch = max(epoch, await self.recovery.epoch_of(session_id))
+                if 0 < held < epoch:
+                    break  # another server has had it since
                 return engine
         if self.recovery is None:
             return self.of_session(session_id)  # which, or whose methods, say that it is unknown
         return await self.recovery.resume(session_id, received)
+
+    def asks_again(self, session_id: str, position: int | None) -> bool:
+        """See `Engine.asks_again`; False for a session that is not here."""
+        return any(session_id in engine and engine.asks_again(session_id, position) for engine in self._engines)
 
     async def view(self, session_id: str) -> SessionView:
         """A session as it is now, here or in the store. Raises NotFound, Unavailable."""
@@ -108,17 +117,25 @@ class Engines:
             return self.of_session(session_id).get(session_id)
         return await self.recovery.view(session_id)
 
-    async def close(self, session_id: str) -> SessionView:
-        """Ends a session at its client's wish, here or in the store. Raises NotFound, Unavailable."""
-        if self.recovery is None or self.is_here(session_id):
-            return self.of_session(session_id).close(session_id)
-        return await self.recovery.close(session_id)
+    async def close(self, session_id: str) -> int:
+        """Ends a session at its client's wish, here or in the store, and returns its position.
+
+        Raises:
+            NotFound: neither has it; Unavailable: the store does not answer.
+        """
+        if self._writer is None or self.recovery is None:
+            return self.of_session(session_id).close(session_id).position
+        if not self.is_here(session_id):
+            return await self.recovery.close(session_id)
+        position = self.of_session(session_id).close(session_id).position
+        await self._writer.closed(session_id)  # before the client hears of it, or another server could take it up
+        return position
 
     async def stored(self, count: int, cursor: str, model_name: str) -> tuple[list[SessionView], str]:
         """About `count` of the store's sessions, and the next cursor.
 
         Raises:
-            FailedPrecondition: there is no store; Unavailable: it does not answer.
+            FailedPrecondition: there is no store; InvalidArgument: the cursor; Unavailable: it does not answer.
         """
         if self.recovery is None:
             raise FailedPrecondition("stored: the server has no store")
@@ -130,13 +147,9 @@ class Engines:
 
         A client that has seen no epoch cannot tell a server that lost the session without knowing: the store can.
         """
-        if self.recovery is not None and not epoch and self.is_here(session_id):
-            is_stored = self.of_session(session_id).get(session_id).epoch > 0
-            epoch = await self.recovery.epoch_of(session_id) if is_stored else 0
-        engine = await self.holding(session_id, received, epoch)
+        engine = await self.holding(session_id, received, epoch, is_doubtful=not epoch)
         can_go_on = received is None or engine.answers_from(session_id, received)
         if not can_go_on and self.recovery is not None and engine.get(session_id).epoch:
-            engine.drop(session_id)
             engine = await self.recovery.resume(session_id, received)
         return engine.get(session_id)
 
@@ -165,15 +178,14 @@ class Engines:
             NotFound, WrongPosition: of the other; and whatever `open` raises.
         """
         engine = await self.holding(session_id, position)
-        head, state = engine.state_of(session_id, position)
-        if options.durability is None and head.durability.mode is not Mode.NONE:
-            options = replace(options, durability=head.durability)
-        return await self._open_from(engine, replace(options, idle_timeout=head.idle_timeout), head, state)
+        head, state = await engine.state_of(session_id, position)
+        options = replace(options, idle_timeout=head.idle_timeout, durability=options.durability or head.durability)
+        return await self._open_from(engine, options, head, state)
 
     async def export(self, session_id: str, position: int | None) -> tuple[bytes, int]:
         """A session's sealed checkpoint, and the position that it holds. Raises NotFound, WrongPosition."""
         engine = await self.holding(session_id, position)
-        head, state = engine.state_of(session_id, position)
+        head, state = await engine.state_of(session_id, position)
         return self.seal.close(engine.persistence.encode_head(head), engine.persistence.encode(state)), state.position
 
     async def import_(self, sealed: bytes, options: OpenOptions) -> SessionView:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Iterator
 from math import nan
 from typing import Any
 
@@ -31,6 +32,7 @@ class Job(ABC):
         "num_done",
         "num_steps",
         "num_total",
+        "run_seconds",
         "session",
         "sink",
         "slot",
@@ -48,6 +50,7 @@ class Job(ABC):
         self.num_steps = num_steps  # what `position` gains once it is done; a generation counts its prompt here
         self.num_total = 0  # steps to run, known once the job is the first of its session
         self.num_done = 0  # steps run
+        self.run_seconds = 0.0  # what the runs took that they were in
         self.feed: list[int] = []  # the tokens of the steps to run, for a model of tokens
         self.slot = 0
         self.is_cancelled = False
@@ -119,6 +122,7 @@ class ChunkJob(Job):
             self.top_tokens,
             self.top_scores,
             self.scores,
+            self.run_seconds,
         )
         session.kept = (*self._still_kept(), Kept(start, chunk.inputs, chunk.want, answer))
         return answer
@@ -155,20 +159,31 @@ class GenerationJob(Job):
         self.top_scores: list[float] = []
         self.seen: deque[int] = deque(maxlen=generation.sampling.repetition_window)
         self.latest: deque[int] = deque(maxlen=max(map(len, generation.stop_sequences), default=1))
-        if generation.is_continuation and session.drawn is not None:
-            self.kept = session.drawn
-            self.latest.extend(self.kept.tokens)
-        else:
-            self.kept = Drawn(session.position, generation.tokens)
+        self.kept = Drawn(session.position, generation, self.seed)
         if generation.num_generated:
             self.latest.extend(generation.tokens[-generation.num_generated :])
 
+    def repeat(self, drawn: Drawn, tokens: list[Token]) -> Iterator[Token]:
+        """Begins with tokens that were drawn already, the latest of the session, and goes on with its generation.
+
+        What it yields are those of them that this one asks for: the last of these may be at its end.
+        """
+        self.kept = drawn
+        self.num_steps, self.feed, self.latest = 0, [], deque(drawn.before(tokens[0].position - 1), self.latest.maxlen)
+        for token in tokens:
+            self.num_generated += 1
+            self.latest.append(token.token)
+            token.finish_reason = self._finish()
+            yield token
+            if token.finish_reason is not None:
+                return
+
     def begin(self) -> None:
+        self.seen.extend(self.session.seen or ())
+        self.seen.extend(self.feed)
         if self.session.pending is not None:
             self.feed = [self.session.pending, *self.feed]
         self.num_total = len(self.feed)
-        self.seen.extend(self.session.seen or ())
-        self.seen.extend(self.generation.tokens)
 
     @property
     def draw_position(self) -> int:

@@ -50,19 +50,22 @@ class Outbox:
         if stored is None or not stored.held:
             return
         waiting, newest = stored.held, stored.newest or 0
-        stored.held = [held for held in waiting if held[0] > newest]
-        for _, outcome, is_last in waiting[: len(waiting) - len(stored.held)]:
+        # Not all behind it are at later positions: an answer that is asked for again waits for its turn too.
+        end = next((index for index, held in enumerate(waiting) if held[0] > newest), len(waiting))
+        stored.held = waiting[end:]
+        for _, outcome, is_last in waiting[:end]:
             self._send(session, stored, outcome, is_last=is_last)
 
     def refuse(self, session: Session, error: ConveyorError) -> None:
-        """Sends an error in place of all that waits."""
+        """Sends an error in place of each answer that waits, and of a last token; the core fails who draws more."""
         stored = session.stored
         if stored is None or not stored.held:
             return
         waiting, stored.held = stored.held, []
         for _, (sink, tag, result), is_last in waiting:
-            self.ready.append((sink, tag, result if isinstance(result, ConveyorError) else error))
-            self.num_waiting -= is_last
+            if is_last:
+                self.ready.append((sink, tag, result if isinstance(result, ConveyorError) else error))
+                self.num_waiting -= 1
 
     def forget(self, sink: Sink) -> None:
         """Drops what is ready for a sink that is gone."""

@@ -133,6 +133,8 @@ class Persistence:
             raise AlreadyExists(f"session_id: {session.session_id} is open")
         session.stored.epoch = epoch
         session.stored.add(state.position, 0, 0)
+        if not session.is_open:  # it has ended meanwhile
+            self._writer.close(session.session_id, epoch)
 
     def save_due(self, now: float) -> None:
         """Sends the checkpoints that are due on their way."""
@@ -184,7 +186,7 @@ class Persistence:
             self._core.end(session, EndReason.MOVED)
         elif outcome is Saved.GONE:
             session.stored.checkpoints = []
-            session.stored.is_writing = False
+            session.stored.writing = None
             self._save_anew(session, now)
         else:
             self._observer.checkpoints_failed(1)
@@ -214,10 +216,10 @@ class Persistence:
         deadline = monotonic() + seconds
         fresh = [session for session in sessions if session.stored is None]
         for first in range(0, len(fresh), DRAIN_SESSIONS):
-            made = await asyncio.gather(*map(self._create_drained, fresh[first : first + DRAIN_SESSIONS]))
-            if not all(made) or monotonic() >= deadline:
+            await asyncio.gather(*map(self._create_drained, fresh[first : first + DRAIN_SESSIONS]))
+            if not self._writer.is_up or monotonic() >= deadline:
                 break
-        while monotonic() < deadline and (unsaved := [s for s in sessions if _is_unsaved(s)]):
+        while monotonic() < deadline and (unsaved := [s for s in sessions if s.stored and _is_unsaved(s)]):
             for session in unsaved[:DRAIN_SESSIONS]:
                 self._core.checkpointer.insist(session)
             self.save_due(monotonic())
@@ -225,12 +227,11 @@ class Persistence:
         if lost := sum(map(_is_unsaved, sessions)):
             log.error("%d sessions could not be stored in time: they are where their last checkpoint is", lost)
 
-    async def _create_drained(self, session: Session) -> bool:
+    async def _create_drained(self, session: Session) -> None:
         try:
             await self.create(session, Durability(Mode.NONE))
-        except (Unavailable, AlreadyExists):
-            return False
-        return True
+        except (Aborted, AlreadyExists, Unavailable):  # Aborted: it was out of time during a run
+            session.stored = None
 
     def _deliver_soon(self) -> None:
         # Once for all that one call of the store brings.
@@ -240,6 +241,7 @@ class Persistence:
 
     def _deliver_now(self) -> None:
         self._is_delivery_due = False
+        self.save_due(monotonic())  # what waited for a write to be over need not wait for the clock
         self._deliver()
 
 

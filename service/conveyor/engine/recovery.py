@@ -10,7 +10,7 @@ from conveyor.engine.checkpoint import CheckpointError, Head, State, read_head
 from conveyor.engine.durability import Mode, Stored
 from conveyor.engine.store_writer import StoreWriter
 from conveyor.engine.work import Residency, SessionView
-from conveyor.errors import FailedPrecondition, NotFound, Unavailable
+from conveyor.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from conveyor.store import Record, StoreError
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ class Recovery:
     async def _resume(self, session_id: str, received: int | None) -> "Engine":
         # Looked at first: whoever takes a session that it cannot serve would take it from the one that can.
         found = await self._read(session_id)
-        _choose(found, received, *self._check(found))
+        engine, raw_head, contexts = self._check(found)
+        _choose(found, received, engine, raw_head, contexts)
+        engine.check_room(session_id)
         try:
             record = await self._writer.store.acquire(session_id)
         except StoreError as error:
@@ -74,24 +76,32 @@ class Recovery:
         except NotFound:
             return 0
 
-    async def close(self, session_id: str) -> SessionView:
-        """Ends a session that is in the store. Raises NotFound, Unavailable."""
+    async def close(self, session_id: str) -> int:
+        """Ends a session that is in the store, damaged or not; returns its position. Raises NotFound, Unavailable."""
         record = await self._read(session_id)
         try:
             await self._writer.store.close([(session_id, record.epoch)])
         except StoreError as error:
             raise Unavailable(f"the store does not answer: {error}") from None
-        return view_of(record)
+        return max(record.checkpoints, default=0)
 
     async def list(self, count: int, cursor: str) -> tuple[list[SessionView], str]:
-        """About `count` stored sessions, and the next cursor. Raises Unavailable."""
+        """About `count` stored sessions, but for damaged ones, and the next cursor.
+
+        Raises:
+            InvalidArgument: the cursor is not the store's; Unavailable: it does not answer.
+        """
         try:
             records, cursor = await self._writer.store.list(count, cursor)
         except StoreError as error:
             raise Unavailable(f"the store does not answer: {error}") from None
-        return list(map(view_of, records)), cursor
+        except ValueError:
+            raise InvalidArgument("page_token", "is not one that this server gave") from None
+        return [view for record in records if (view := _view_or_none(record))], cursor
 
     async def _read(self, session_id: str) -> Record:
+        if self._writer.is_closing(session_id):
+            raise _not_found(session_id)
         try:
             record = await self._writer.store.read(session_id)
         except StoreError as error:
@@ -123,6 +133,14 @@ def _choose(record: Record, received: int | None, engine: "Engine", head: Head, 
             problem = f"the checkpoint at {position} cannot be used: {error}"
             log.warning("session %s: %s", record.session_id, problem)
     raise FailedPrecondition(f"session_id: {problem}")
+
+
+def _view_or_none(record: Record) -> SessionView | None:
+    try:
+        return view_of(record)
+    except FailedPrecondition as error:
+        log.warning("session %s: %s", record.session_id, error)
+        return None
 
 
 def view_of(record: Record) -> SessionView:

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from time import monotonic
 
 from conveyor.store import Save, Saved, Store, StoreError
@@ -28,6 +29,12 @@ class _Waiting:
     done: Done
 
 
+@dataclass(slots=True, eq=False)
+class _Closing:
+    epoch: int
+    was_tried: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class StoreWriter:
     """One for each server, shared by its engines; lives on their event loop."""
 
@@ -35,7 +42,7 @@ class StoreWriter:
         self.store = store
         self._saves: list[_Waiting] = []
         self._creations: list[tuple[Save, asyncio.Future[int]]] = []
-        self._closings: dict[str, int] = {}
+        self._closings: dict[str, _Closing] = {}
         self._news = asyncio.Event()
         self._pause = FIRST_PAUSE
         self._retry_at = 0.0
@@ -86,8 +93,17 @@ class StoreWriter:
     def close(self, session_id: str, epoch: int) -> None:
         """Closes a record, as soon as the store lets us."""
         if len(self._closings) < MAX_CLOSINGS:
-            self._closings[session_id] = epoch
+            self._closings[session_id] = _Closing(epoch)
             self._wake()
+
+    def is_closing(self, session_id: str) -> bool:
+        """True of a session that has ended, and of which the store may not know yet."""
+        return session_id in self._closings
+
+    async def closed(self, session_id: str) -> None:
+        """Waits until the store has closed a record, or did not let us: then it will be tried again and again."""
+        if closing := self._closings.get(session_id):
+            await closing.was_tried.wait()
 
     def _wake(self) -> None:
         self._idle.clear()
@@ -97,10 +113,10 @@ class StoreWriter:
         while True:
             await self._news.wait()
             self._news.clear()
+            await self._close()  # first: an id may be closed and opened again
             await self._create()
             await self._save()
-            await self._close()
-            if self._saves or self._creations:
+            if self._saves or self._creations or (self._closings and self.is_up):
                 self._news.set()
             elif self._closings:
                 asyncio.get_running_loop().call_later(LONGEST_PAUSE, self._news.set)
@@ -120,9 +136,11 @@ class StoreWriter:
                     created.set_exception(error)
             return
         self._succeeded()
-        for (_, created), epoch in zip(waiting, epochs, strict=True):
+        for (save, created), epoch in zip(waiting, epochs, strict=True):
             if not created.done():
                 created.set_result(epoch)
+            elif epoch:  # nobody waits for it any more
+                self.close(save.session_id, epoch)
 
     async def _save(self) -> None:
         waiting, self._saves = self._saves[:MAX_SAVES], self._saves[MAX_SAVES:]
@@ -141,14 +159,19 @@ class StoreWriter:
             each.done(outcome)
 
     async def _close(self) -> None:
-        if not self._closings or not self.may_try(monotonic()):
-            return
-        closings, self._closings = self._closings, {}
-        try:
-            await self.store.close(list(closings.items()))
-        except StoreError as error:
-            self._failed(error)
-            self._closings = closings | self._closings
+        closings = dict(islice(self._closings.items(), MAX_SAVES))
+        if closings and self.may_try(monotonic()):
+            try:
+                await self.store.close([(session_id, closing.epoch) for session_id, closing in closings.items()])
+            except StoreError as error:
+                self._failed(error)
+            else:
+                self._succeeded()
+                for session_id, closing in closings.items():
+                    if self._closings[session_id] is closing:
+                        del self._closings[session_id]
+        for closing in closings.values():
+            closing.was_tried.set()
 
     def _failed(self, error: StoreError) -> None:
         if self.is_up:

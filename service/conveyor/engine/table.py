@@ -44,8 +44,7 @@ class SessionTable:
         session_id = options.session_id or secrets.token_hex(16)
         if session_id in self._sessions:
             raise AlreadyExists(f"session_id: {session_id} is open")
-        if len(self._sessions) >= self._limits.max_sessions:
-            raise ResourceExhausted("sessions", f"{self._limits.max_sessions} sessions are open, the most allowed")
+        self.check_room()
         session = Session(
             session_id,
             seed=secrets.randbits(64) if options.seed is None else options.seed,
@@ -65,6 +64,11 @@ class SessionTable:
         self._forget_closed()
         heapq.heappush(self._deadlines, (session.expires, next(self._ties), session))
         return session
+
+    def check_room(self) -> None:
+        """Raises ResourceExhausted if as many sessions are open as may be."""
+        if len(self._sessions) >= self._limits.max_sessions:
+            raise ResourceExhausted("sessions", f"{self._limits.max_sessions} sessions are open, the most allowed")
 
     def get(self, session_id: str) -> Session:
         """The open session of that id.

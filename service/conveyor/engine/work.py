@@ -68,6 +68,7 @@ class Answer:
     """What a chunk of `num_steps` steps gave; `position` is the session's after it.
 
     `outputs` are `[n, ...]`; `top_tokens` and `top_log_probabilities` are flat, `top_k` for each of the n steps.
+    `run_seconds` is what the runs took together that its steps were in.
     `durable_position` is where the client would have to send again from, None if the session is not stored.
     """
 
@@ -78,6 +79,7 @@ class Answer:
     top_tokens: list[int] = field(default_factory=list)
     top_log_probabilities: list[float] = field(default_factory=list)
     log_probabilities: list[float] = field(default_factory=list)
+    run_seconds: float = 0.0
     durable_position: int | None = None
     epoch: int = 0
 
@@ -162,7 +164,6 @@ class Generation:
     deadline: float = inf
     num_generated: int = 0
     epoch: int = 0
-    is_continuation: bool = False  # of the session's latest generation, whose tokens so far were sent again
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,19 +226,20 @@ def _new_id(session_id: str, field: str) -> str | None:
 
 
 def read_durability(request: Opening | session_pb2.ForkSessionRequest, default: Durability) -> Durability | None:
-    """The durability that a request asks for; None for the default one, whose numbers stand for those not given.
+    """The durability that a request asks for, None if it does not say; what it leaves open is as in the default one.
 
     Raises:
         InvalidArgument: a mode that there is not, a number that is not above 0.
     """
     message = request.durability
-    if not request.HasField("durability") or not message.mode:
+    if not request.HasField("durability"):
         return None
-    if message.mode not in MODES:
+    mode = MODES.get(message.mode) if message.mode else default.mode
+    if mode is None:
         raise InvalidArgument("durability.mode", f"must be NONE, ASYNC or SYNC, got {message.mode}")
     _require(message.every_steps >= 0, "durability.every_steps", f"must be at least 0, got {message.every_steps}")
     every = _seconds(message, "every", "durability.every")
-    return Durability(MODES[message.mode], message.every_steps or default.every_steps, every or default.every_seconds)
+    return Durability(mode, message.every_steps or default.every_steps, every or default.every_seconds)
 
 
 def read_contexts(request: session_pb2.OpenSessionRequest) -> dict[str, Array]:

@@ -12,6 +12,8 @@ LIVENESS = "conveyor.liveness"
 class Health(aio.HealthServicer):  # type: ignore[misc]
     """Answers NOT_SERVING until `serve`, and again from `drain` on."""
 
+    is_serving = False
+
     async def begin(self, names: Iterable[str]) -> None:
         """Names what will be served."""
         self._names = ("", *names)
@@ -21,10 +23,12 @@ class Health(aio.HealthServicer):  # type: ignore[misc]
 
     async def serve(self) -> None:
         """All is loaded and warm."""
+        self.is_serving = True
         for name in self._names:
             await self.set(name, HealthCheckResponse.SERVING)
 
     async def drain(self) -> None:
         """New work is to go elsewhere."""
+        self.is_serving = False
         for name in self._names:
             await self.set(name, HealthCheckResponse.NOT_SERVING)

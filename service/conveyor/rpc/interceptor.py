@@ -1,4 +1,4 @@
-"""Around every call of our own service: its metrics, and a status for whatever it raises."""
+"""Around every call of our own services: its metrics, and a status for whatever it raises."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps each method of `service` once. Health and reflection pass as they are."""
+    """Wraps each method of the `services` once. Health and reflection pass as they are."""
 
-    def __init__(self, metrics: Metrics, service: str) -> None:
+    def __init__(self, metrics: Metrics, *services: str) -> None:
         self._metrics = metrics
-        self._prefix = f"/{service}/"
+        self._services = services
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -36,15 +36,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if (wrapped := self._wrapped.get(path)) is not None:
             return wrapped
         handler = await continuation(details)
-        if handler is None or not path.startswith(self._prefix):
+        service, _, method = path.removeprefix("/").rpartition("/")
+        if handler is None or service not in self._services:
             return handler
-        self._wrapped[path] = self._wrap(handler, path.removeprefix(self._prefix))
+        self._wrapped[path] = self._wrap(handler, method)
         return self._wrapped[path]
 
     def _wrap(self, handler: Any, method: str) -> "Handler":
         if handler.request_streaming:
             # The stream reads, and so parses, its requests itself.
-            behaviour = self._observed(handler.stream_stream, method)
+            behaviour = self._observed(handler.stream_stream, method, is_timed=False)
             return grpc.stream_stream_rpc_method_handler(
                 behaviour, handler.request_deserializer, handler.response_serializer
             )
@@ -52,12 +53,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         inner, make = handler.unary_unary, grpc.unary_unary_rpc_method_handler
         if handler.response_streaming:
             inner, make = handler.unary_stream, grpc.unary_stream_rpc_method_handler
-        behaviour = self._observed(_parsing(inner, handler.request_deserializer), method)
+        behaviour = _parsing(inner, handler.request_deserializer)
+        behaviour = self._observed(behaviour, method, is_timed=not handler.response_streaming)
         return make(behaviour, None, handler.response_serializer)
 
-    def _observed(self, inner: Behaviour, method: str) -> Behaviour:
+    def _observed(self, inner: Behaviour, method: str, *, is_timed: bool) -> Behaviour:
         metrics = self._metrics
-        seconds = None if method in ("Stream", "Generate") else metrics.request_seconds[method]
+        seconds = metrics.request_seconds[method] if is_timed else None
 
         async def observed(request: Any, context: Context) -> Any:
             begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The gRPC server: our service, health and reflection on one port."""
+"""The gRPC server: our services, health and reflection on one port."""
 
 import socket
 from typing import Any
@@ -8,7 +8,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from conveyor.engine.engines import Engines
+from conveyor.inference import inference_service_pb2, inference_service_pb2_grpc
 from conveyor.rpc.health import Health
+from conveyor.rpc.inference.service import InferenceServicer
 from conveyor.rpc.interceptor import CallInterceptor
 from conveyor.rpc.service import SequenceServicer
 from conveyor.telemetry.metrics import Metrics
@@ -16,6 +18,7 @@ from conveyor.v1 import sequence_service_pb2, sequence_service_pb2_grpc
 
 DESCRIPTOR = sequence_service_pb2.DESCRIPTOR.services_by_name["SequenceService"]
 SERVICE = DESCRIPTOR.full_name
+INFERENCE = inference_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
@@ -28,10 +31,10 @@ class RpcServer:
 
     def __init__(self, host: str, port: int, metrics: Metrics, max_message_bytes: int) -> None:
         self._metrics = metrics
-        for method in DESCRIPTOR.methods:
+        for method in (*DESCRIPTOR.methods, *INFERENCE.methods):
             metrics.requests[method.name, "INTERNAL"] = 0  # or an alert would see no increase in a first one
         self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(metrics, SERVICE)], options=_options(max_message_bytes)
+            interceptors=[CallInterceptor(metrics, SERVICE, INFERENCE.full_name)], options=_options(max_message_bytes)
         )
         address = join_address(host, port)
         try:
@@ -45,11 +48,16 @@ class RpcServer:
         """Answers calls; all engines are warm."""
         self._servicer = SequenceServicer(engines, self._metrics, max_stream_steps)
         self._health = Health()
-        await self._health.begin([SERVICE, *{engine.name for engine in engines.all()}])
+        self._inference = InferenceServicer(engines, self._metrics, lambda: self._health.is_serving)
+        await self._health.begin([SERVICE, INFERENCE.full_name, *{engine.name for engine in engines.all()}])
         add_servicer: Any = sequence_service_pb2_grpc.add_SequenceServiceServicer_to_server  # generated without types
         add_servicer(self._servicer, self._server)
+        add_servicer = inference_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server
+        add_servicer(self._inference, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), self._server)
+        reflection.enable_server_reflection(
+            (SERVICE, INFERENCE.full_name, HEALTH, reflection.SERVICE_NAME), self._server
+        )
         await self._server.start()
         await self._health.serve()
 
@@ -60,6 +68,7 @@ class RpcServer:
     async def stop(self, grace: float) -> None:
         """Ends the open streams, gives calls `grace` seconds to send what they have, and closes the port."""
         self._servicer.end_streams()
+        self._inference.end_streams()
         await self._server.stop(grace)
 
     async def close(self) -> None:

@@ -25,6 +25,7 @@ CODES: dict[type[errors.ConveyorError], StatusCode] = {
     errors.Unavailable: StatusCode.UNAVAILABLE,
     errors.FailedPrecondition: StatusCode.FAILED_PRECONDITION,
     errors.DeadlineExceeded: StatusCode.DEADLINE_EXCEEDED,
+    errors.Unimplemented: StatusCode.UNIMPLEMENTED,
     errors.RunFailed: StatusCode.INTERNAL,
 }
 

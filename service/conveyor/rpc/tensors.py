@@ -1,6 +1,7 @@
 """Tensors of the wire to NumPy arrays and back."""
 
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -24,20 +25,29 @@ def read_tensor(tensor: tensor_pb2.Tensor, field: str) -> Array:
     """A read-only view of the tensor's bytes. `field` is the tensor's path in the request.
 
     Raises:
-        InvalidArgument: an unknown type, a shape that no array has, or data that is not of the shape's size.
+        InvalidArgument: an unknown type, or as `read_array`.
     """
     dtype = DTYPES.get(tensor.data_type)
     if dtype is None:
         raise InvalidArgument(f"{field}.data_type", f"{tensor.data_type} is not a data type")
-    shape = tuple(tensor.shape)
+    return read_array(tensor.data, dtype, tuple(tensor.shape), field)
+
+
+def read_array(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], field: str) -> Array:
+    """A read-only view of row-major, little-endian elements.
+
+    Raises:
+        InvalidArgument: a shape that no array has, data that is not of the shape's size, or a BOOL that is neither 0
+            nor 1.
+    """
     if any(length < 0 for length in shape):
         raise InvalidArgument(f"{field}.shape", f"{list(shape)} has a negative length")
     num_bytes = prod(shape) * dtype.itemsize
-    if len(tensor.data) != num_bytes:
+    if len(data) != num_bytes:
         raise InvalidArgument(
-            f"{field}.data", f"{dtype.name} of shape {list(shape)} is {num_bytes} bytes, got {len(tensor.data)}"
+            f"{field}.data", f"{dtype.name} of shape {list(shape)} is {num_bytes} bytes, got {len(data)}"
         )
-    array: Array = np.frombuffer(tensor.data, np.uint8 if dtype.kind == "b" else dtype)
+    array: Array = np.frombuffer(data, np.uint8 if dtype.kind == "b" else dtype)
     if dtype.kind == "b":
         if array.size and array.max() > 1:
             raise InvalidArgument(f"{field}.data", f"a BOOL is the byte 0 or 1, got {array.max()}")

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from conveyor.engine.engines import Engines
 from conveyor.engine.work import BatchRecord, EndReason
 from conveyor.telemetry.histogram import Histogram
+from conveyor.telemetry.tally import Tally
 
 # Seconds, from a run of a small model to a call that waited for a long prefix.
 SECONDS = tuple(base * 10.0**power for power in range(-5, 2) for base in (1.0, 2.5, 5.0))
@@ -30,6 +31,7 @@ class ModelMetrics:
         self.num_failed_checkpoints = 0
         self.num_refused: Counter[str] = Counter()
         self.batch_sessions = Histogram(SESSIONS)
+        self.runs_of_size: dict[int, Tally] = defaultdict(Tally)  # by number of sessions
         self.run = Histogram(SECONDS)
         self.queue = Histogram(SECONDS)
         self.first_token = Histogram(SECONDS)
@@ -48,6 +50,7 @@ class ModelMetrics:
         self.num_steps += record.num_steps
         self.num_generated += record.num_generated
         self.batch_sessions.observe(record.num_sessions)
+        self.runs_of_size[record.num_sessions].add(record.run_seconds)
         self.run.observe(record.run_seconds)
         self.queue.observe_all(record.queue_seconds)
 

@@ -1,0 +1,72 @@
+"""One inference request: read, run, answered and counted."""
+
+import time
+from math import inf
+
+from conveyor.engine.engine import Engine
+from conveyor.engine.engines import Engines
+from conveyor.engine.work import Answer
+from conveyor.inference import infer_pb2
+from conveyor.rpc.inference.layout import Layout
+from conveyor.rpc.inference.request import Asked, read_request, read_version
+from conveyor.rpc.inference.rows import Rows
+from conveyor.rpc.inference.sequences import Sequences
+from conveyor.rpc.inference.statistics import Statistics
+from conveyor.rpc.inference.tensors import add_output
+
+
+class Inference:
+    """Answers the requests of unary calls and of streams."""
+
+    def __init__(self, engines: Engines, statistics: Statistics) -> None:
+        self._engines = engines
+        self._statistics = statistics
+        self._sequences, self._rows = Sequences(engines), Rows(engines)
+        self._layouts: dict[str, Layout] = {}
+
+    def layout_of(self, engine: Engine) -> Layout:
+        """How the model's tensors lie in messages."""
+        if engine.fingerprint not in self._layouts:
+            self._layouts[engine.fingerprint] = Layout(engine.signature)
+        return self._layouts[engine.fingerprint]
+
+    async def answer(self, request: infer_pb2.ModelInferRequest, deadline: float) -> infer_pb2.ModelInferResponse:
+        """The response to a request that has to run before `deadline`, on the engine's clock.
+
+        Raises:
+            ConveyorError: it was refused or failed.
+        """
+        arrived = time.perf_counter()
+        engine = self._engines.of_model(request.model_name, read_version(request.model_version, "model_version"))
+        tallies, layout = self._statistics.of(engine), self.layout_of(engine)
+        try:
+            asked = read_request(request, layout)
+            read = time.perf_counter()
+            answers = await self._run(engine, layout, asked, deadline)
+        except Exception:
+            tallies.fail.add(time.perf_counter() - arrived)
+            raise
+        ran = time.perf_counter()
+        response = infer_pb2.ModelInferResponse(
+            model_name=engine.name, model_version=str(engine.version), id=request.id
+        )
+        for name in answers[0].outputs:
+            add_output(response, name, layout.joined(name, [answer.outputs[name] for answer in answers]))
+        done = time.perf_counter()
+        run_seconds = max(answer.run_seconds for answer in answers)
+        tallies.succeeded(
+            len(answers),
+            success=done - arrived,
+            queue=ran - read - run_seconds,
+            compute_input=read - arrived,
+            compute_infer=run_seconds,
+            compute_output=done - ran,
+        )
+        return response
+
+    async def _run(self, engine: Engine, layout: Layout, asked: Asked, deadline: float) -> list[Answer]:
+        if asked.parameters.timeout < inf:
+            deadline = min(deadline, time.monotonic() + asked.parameters.timeout)
+        if layout.is_sequence:
+            return [await self._sequences.advance(engine, asked, deadline)]
+        return await self._rows.run(engine, asked, deadline)

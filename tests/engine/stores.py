@@ -1,0 +1,76 @@
+"""A store that can be in trouble."""
+
+import asyncio
+from collections.abc import Sequence
+
+from conveyor.store import Record, Save, Saved, StoreError
+from conveyor.store.memory import MemoryStore
+
+
+class TroubledStore(MemoryStore):
+    """A store that fails, hangs or forgets when it is told to, and notes what it was asked to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[str, int]] = []  # of those that write: what, and how many sessions
+        self.replicated: list[bool] = []
+        self.saves: list[Save] = []
+        self.entered, self.failed = asyncio.Event(), asyncio.Event()
+        self._is_broken = False
+        self._way = asyncio.Event()
+        self._way.set()
+
+    def fail(self) -> None:
+        """From now on it raises."""
+        self._is_broken = True
+        self.failed.clear()
+
+    def hold(self) -> None:
+        """From now on nothing is answered."""
+        self.entered.clear()
+        self._way.clear()
+
+    def mend(self) -> None:
+        """From now on all is well, and what was held is done."""
+        self._is_broken = False
+        self._way.set()
+
+    def forget(self) -> None:
+        """It restarts empty."""
+        self._entries.clear()
+
+    async def _enter(self) -> None:
+        self.entered.set()
+        await self._way.wait()
+        if self._is_broken:
+            self.failed.set()
+            raise StoreError("it is broken")
+
+    async def create(self, saves: Sequence[Save]) -> list[int]:
+        self.calls.append(("create", len(saves)))
+        await self._enter()
+        return await super().create(saves)
+
+    async def save(self, saves: Sequence[Save], *, must_replicate: bool) -> list[Saved]:
+        self.calls.append(("save", len(saves)))
+        self.replicated.append(must_replicate)
+        self.saves += saves
+        await self._enter()
+        return await super().save(saves, must_replicate=must_replicate)
+
+    async def acquire(self, session_id: str) -> Record | None:
+        await self._enter()
+        return await super().acquire(session_id)
+
+    async def read(self, session_id: str) -> Record | None:
+        await self._enter()
+        return await super().read(session_id)
+
+    async def close(self, closings: Sequence[tuple[str, int]]) -> None:
+        self.calls.append(("close", len(closings)))
+        await self._enter()
+        await super().close(closings)
+
+    async def list(self, count: int, cursor: str = "") -> tuple[list[Record], str]:
+        await self._enter()
+        return await super().list(count, cursor)

@@ -1,0 +1,65 @@
+"""Where the axes of a model's tensors are in messages."""
+
+import numpy as np
+import pytest
+
+from conveyor.errors import InvalidArgument
+from conveyor.rpc.inference.layout import Layout
+from conveyor.signature import Axis, OutputSpec, Signature, StateSpec, TensorSpec
+
+STATE = StateSpec("h", "float32", (2,), Axis(batch=0), output="hn")
+
+
+def layout_of(x: Axis, y: Axis, states: tuple[StateSpec, ...] = (STATE,), fixed_steps: int | None = None) -> Layout:
+    """The layout of a model of one input `x` `[3]` and one output `y` `[4, 5]` a step."""
+    inputs, outputs = (TensorSpec("x", "float32", (3,), x),), (OutputSpec("y", "float32", (4, 5), y),)
+    return Layout(Signature(inputs=inputs, states=states, outputs=outputs, fixed_steps=fixed_steps))
+
+
+@pytest.mark.parametrize(
+    ("layout", "x", "y"),
+    [
+        (layout_of(Axis(batch=1, time=0), Axis(batch=1, time=0)), [-1, -1, 3], [-1, -1, 4, 5]),
+        (layout_of(Axis(batch=0, time=2), Axis(batch=3, time=0)), [-1, -1, 3], [-1, -1, 4, 5]),
+        (layout_of(Axis(batch=1), Axis(batch=2)), [-1, 3], [-1, 4, 5]),
+        (layout_of(Axis(batch=1, time=0), Axis(batch=0), fixed_steps=1), [-1, -1, 3], [-1, -1, 4, 5]),
+        (layout_of(Axis(time=1), Axis(time=2)), [3, -1], [4, 5, -1]),
+        (layout_of(Axis(time=0), Axis(), fixed_steps=1), [-1, 3], [-1, 4, 5]),
+        (layout_of(Axis(), Axis(batch=1)), [3], [4, 1, 5]),
+    ],
+)
+def test_shapes(layout: Layout, x: list[int], y: list[int]) -> None:
+    """Batch first and time second; the graph's own axes where it has no batch axis."""
+    assert layout.shape(layout.inputs["x"]) == x
+    assert layout.shape(layout.outputs["y"]) == y
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 3), (1, 4, 2), (1, 0, 3), (4, 3), (1, 4, 3, 1), (1, -1, 3), ()])
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    """A sequence takes a batch of one, of at least one step."""
+    layout = layout_of(Axis(batch=1, time=0), Axis(batch=1, time=0))
+    layout.check(layout.inputs["x"], (1, 4, 3))
+
+    with pytest.raises(InvalidArgument, match=r"inputs\[x\].shape: expected \[1, -1, 3\], got"):
+        layout.check(layout.inputs["x"], shape)
+
+
+def test_rows_and_back() -> None:
+    """What is split by the batch axis is joined by it; a row is `[steps, ...]`."""
+    layout = layout_of(Axis(batch=1, time=0), Axis(batch=1, time=0), states=())
+    y = np.arange(2 * 7 * 20.0).reshape(2, 7, 4, 5)
+
+    rows = layout.rows({"x": np.arange(2 * 7 * 3.0).reshape(2, 7, 3)})
+
+    assert [row["x"].tolist() for row in rows] == np.arange(2 * 7 * 3.0).reshape(2, 7, 3).tolist()
+    np.testing.assert_array_equal(layout.joined("y", [y[0], y[1]]), y)
+
+
+def test_inputs_have_the_same_batch() -> None:
+    """Two inputs of different batches are refused."""
+    rows = Axis(batch=0)
+    inputs = (TensorSpec("x", "float32", (), rows), TensorSpec("z", "float32", (), rows))
+    layout = Layout(Signature(inputs=inputs, states=(), outputs=(OutputSpec("y", "float32", (), rows),)))
+
+    with pytest.raises(InvalidArgument, match=r"inputs\[z\].shape: a batch of 3, others of 2"):
+        layout.rows({"x": np.zeros(2), "z": np.zeros(3)})
