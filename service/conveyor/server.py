@@ -7,11 +7,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Self
 
 from conveyor.engine.engine import Engine
 from conveyor.engine.engines import Engines
 from conveyor.engine.store_writer import StoreWriter
+from conveyor.engine.trial import Bounds, try_foreign
 from conveyor.graph.errors import ModelError
 from conveyor.graph.model_file import read_model
 from conveyor.repository import Entry, find_models
@@ -72,6 +74,7 @@ class Server:
             raise
         self.metrics_port = self._endpoint.port
         try:
+            self._tried = await asyncio.to_thread(self._try, entries)
             engines = [await self._load(entry) for entry in entries]
             self.engines = Engines(engines, self._writer, seal, settings.default_durability())
             self.metrics.engines = self.engines
@@ -85,6 +88,12 @@ class Server:
             engine.start()
         await self._rpc.start(self.engines, settings.max_stream_steps)
 
+    def _try(self, entries: list[Entry]) -> dict[Path, str]:
+        """Loads the files of others in a process that they may crash; returns their fingerprints."""
+        settings = self._settings
+        bounds = Bounds(settings.trial_bytes, settings.trial_seconds, settings.max_batch)
+        return try_foreign([entry.path for entry in entries], bounds)
+
     async def _load(self, entry: Entry) -> Engine:
         begun = time.perf_counter()
         metrics = self.metrics.of_model(entry.name, entry.version)
@@ -92,6 +101,11 @@ class Server:
 
         def load() -> Engine:
             model = read_model(entry.path)
+            if self._tried.get(entry.path, model.fingerprint) != model.fingerprint:
+                raise ModelError(f"{entry.path}: it has changed while the server started")
+            if model.source != "metadata":
+                found = {"model": entry.name, "source": model.source, "why": "; ".join(model.decisions)}
+                log.info("signature found", extra=found)
             try:
                 return Engine(model, entry.name, entry.version, limits, device, metrics, self._writer)
             except ModelError as error:

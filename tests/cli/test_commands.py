@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import onnx
 import pytest
 
 from conveyor.cli import COMMANDS, main
 from conveyor.client import connect_sync
 from tests.client.serving import SYMBOLS, ServerProcess
+from tests.foreign import make_old_gru, make_rated, save_foreign
 from tests.models import make_context_model, save_model
 
 Capture = pytest.CaptureFixture[str]
@@ -47,6 +49,58 @@ def test_inspect_tells_every_role(tmp_path: Path, capsys: Capture) -> None:
         r"context +leaning +float32 +\[20\] +batch 0 +80 +computed once as leaning_first",
     ):
         assert re.search(part, report), part
+
+
+def test_inspect_proposes_a_signature(tmp_path: Path, capsys: Capture) -> None:
+    """Of a file that says nothing it tells what was taken for what, and why."""
+    path = save_foreign(tmp_path, make_old_gru(11))
+
+    assert main(["inspect", str(path)]) == 0
+
+    report = capsys.readouterr().out
+    assert re.search(r"signature +graph\n", report)
+    assert "state h -> hn: first and last state of the same GRU" in report
+    assert "chunks of any lengths run together" in report
+
+
+def test_inspect_writes_what_a_person_completes(tmp_path: Path, capsys: Capture) -> None:
+    """What is written is the signature once it is completed, and is not overwritten."""
+    path, beside = save_foreign(tmp_path, make_rated()), tmp_path / "signature.json"
+
+    assert main(["inspect", str(path), "--write"]) == 0
+    report = capsys.readouterr().out
+    assert f"wrote {beside}" in report
+    assert "to be settled before it can be served\n    constant rate: its value; the graph compares it with 2" in report
+
+    assert main(["inspect", str(path)]) == 0
+    report = capsys.readouterr().out
+    assert re.search(r"signature +signature\.json\n", report)
+    assert re.search(r"context +rate +int64 +\[\] +none +8 +2 unless a session has its own\n", report)
+    assert "only sessions of one rate run together" in report
+
+    assert main(["inspect", str(path), "--write"]) == 1
+    assert "signature.json: exists already" in capsys.readouterr().err
+
+
+def test_inspect_takes_a_persons_word(tmp_path: Path, capsys: Capture) -> None:
+    """Where two pairings fit, both are named, and a person's choice is written."""
+    path = save_foreign(tmp_path, make_twins())
+
+    assert main(["inspect", str(path)]) == 1
+    assert "right -> left_2 and right -> right_2 fit" in capsys.readouterr().err
+
+    assert main(["inspect", str(path), "--state", "right=right_2", "--write"]) == 0
+    assert re.search(r"state +right +float32 +\[1, 3\] +none +12 +-> right_2\n", capsys.readouterr().out)
+    assert main(["inspect", str(path), "--state", "right"]) == 2
+
+
+def make_twins() -> onnx.ModelProto:
+    """Two inputs and two outputs, of which either pair may be a state."""
+    info = onnx.helper.make_tensor_value_info
+    values = [info(name, onnx.TensorProto.FLOAT, [1, 3]) for name in ("left", "right", "left_2", "right_2")]
+    nodes = [onnx.helper.make_node("Add", ["left", "right"], [name]) for name in ("left_2", "right_2")]
+    graph = onnx.helper.make_graph(nodes, "twins", values[:2], values[2:])
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
 
 
 def test_inspect_lists_every_node_if_asked(models: Path, capsys: Capture) -> None:

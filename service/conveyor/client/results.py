@@ -76,7 +76,7 @@ class GeneratedToken:
 class TensorInfo:
     """A tensor of a model's signature: per session, without batch and time axes.
 
-    An output that `is_optional` is computed only in runs in which somebody asks for it.
+    An output that `is_optional` is computed only in runs in which somebody asks for it; a context may be left out.
     """
 
     name: str

@@ -83,6 +83,7 @@ class Engine:
             is_ragged=graph.is_ragged,
             max_run_steps=min(limits.max_run_steps, graph.max_steps or limits.max_run_steps),
             max_batch=max_batch,
+            constants=graph.constants_of if model.signature.constants else None,
         )
         self._limits, self._observer = limits, observer
         self.persistence = Persistence(
@@ -124,7 +125,7 @@ class Engine:
         """
         self.check_draining()
         self._initialiser.check(contexts)
-        if not contexts:
+        if not self.signature.contexts:
             return ALIKE
         return await asyncio.to_thread(self._initialiser.start, contexts)
 
