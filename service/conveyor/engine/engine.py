@@ -449,5 +449,5 @@ class Engine:
             state_bytes=self.state_bytes,
             durability=session.stored.durability if session.stored else NOT_STORED,
             durable_position=session.stored.newest if session.stored else None,
-            epoch=session.stored.epoch if session.stored else 0,
+            epoch=session.stored.told_epoch if session.stored else 0,
         )
