@@ -173,6 +173,33 @@ def test_sessions_prints_a_table(server: ServerProcess, capsys: Capture) -> None
     assert row.split()[:4] == ["listed", "letters/1", "4", "resident"]
 
 
+def test_a_session_is_forked_exported_and_imported(server: ServerProcess, tmp_path: Path, capsys: Capture) -> None:
+    """A fork and an import print the ids of new sessions, where the old one is; the export writes a file."""
+    path = tmp_path / "session.bin"
+    address = ["--address", server.address]
+    with connect_sync(server.address) as client, client.open("letters", session_id="first") as session:
+        session.step("abcd")
+        for arguments in (["fork", "first"], ["export", "first", str(path)], ["import", str(path), "--seed", "7"]):
+            assert main([*arguments, *address]) == 0
+        fork_id, told, import_id = capsys.readouterr().out.splitlines()
+
+        assert told.startswith(f"{path}: position 4, ")
+        for session_id in (fork_id, import_id):
+            with client.session(session_id) as copy:
+                assert copy.position == 4
+
+
+def test_stored_sessions_are_listed(server: ServerProcess, capsys: Capture) -> None:
+    """With `--stored` the table has the sessions of the store."""
+    options = {"session_id": "kept", "durability": "sync"}
+    with connect_sync(server.address) as client, client.open("letters", **options) as session:
+        session.step("abcd")
+        assert main(["sessions", "--stored", "--address", server.address]) == 0
+
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["kept", "letters/1", "4", "stored"] in [row[:4] for row in rows]
+
+
 def test_top_prints_a_frame(server: ServerProcess, capsys: Capture) -> None:
     """One frame has the sessions of each model."""
     with connect_sync(server.address) as client, client.open("letters") as session:
@@ -196,6 +223,8 @@ def test_top_prints_a_frame(server: ServerProcess, capsys: Capture) -> None:
         (["inspect", __file__], 1, "not an ONNX file"),
         (["score", "/nowhere"], 1, "/nowhere: No such file"),
         (["sessions", "--address", "127.0.0.1:1", "--timeout", "0.2"], 1, "127.0.0.1:1"),
+        (["fork", "a", "--address", "127.0.0.1:1", "--timeout", "0.2"], 1, "127.0.0.1:1"),
+        (["import", "/nowhere"], 1, "/nowhere: No such file"),
         (["top", "--metrics", "127.0.0.1:1", "--once"], 1, "no metrics at 127.0.0.1:1"),
         (["serve", "/nowhere"], 1, "/nowhere"),
     ],
