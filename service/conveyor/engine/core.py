@@ -107,7 +107,9 @@ class Core:
             acknowledged = work.acknowledged
         else:
             self._check_order(session, work)  # first: what is in flight decides whether a token is pending
-            self._validator.generation(work, has_pending=session.pending is not None)
+            # A client that is elsewhere has to hear that: there, a token may be pending.
+            is_elsewhere = work.position not in (None, session.tail)
+            self._validator.generation(work, has_pending=is_elsewhere or session.pending is not None)
             job = GenerationJob(session, work, now)
             if session.drawn is not None and (again := session.drawn.asked_for(work, job.seed, session.session_id)):
                 self._check_room()

@@ -219,6 +219,18 @@ class Engine:
         """True if a client with the answers up to `received` can go on. Raises NotFound."""
         return self._core.answers_from(self._core.table.get(session_id), received)
 
+    def asks_again(self, session_id: str, position: int | None) -> bool:
+        """True of work that begins before a stored session's position, whose answer is asked for again.
+
+        Whoever does that has had trouble, and may have asked another server before this one. That one has then taken
+        the session behind what was answered and stored here: a client that went on here would find no way back.
+
+        Raises:
+            NotFound: there is no such session.
+        """
+        session = self._core.table.get(session_id)
+        return session.stored is not None and position is not None and position < session.position
+
     def __contains__(self, session_id: str) -> bool:
         return session_id in self._core.table
 
@@ -441,5 +453,5 @@ class Engine:
             state_bytes=self.state_bytes,
             durability=session.stored.durability if session.stored else NOT_STORED,
             durable_position=session.stored.newest if session.stored else None,
-            epoch=session.stored.epoch if session.stored else 0,
+            epoch=session.stored.told_epoch if session.stored else 0,
         )

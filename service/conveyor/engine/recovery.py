@@ -69,6 +69,13 @@ class Recovery:
         """A stored session as it is told to the outside. Raises NotFound, Unavailable."""
         return view_of(await self._read(session_id))
 
+    async def epoch_of(self, session_id: str) -> int:
+        """The epoch of a stored session; 0 if the store does not have it. Raises Unavailable."""
+        try:
+            return (await self._read(session_id)).epoch
+        except NotFound:
+            return 0
+
     async def close(self, session_id: str) -> int:
         """Ends a session that is in the store, damaged or not; returns its position. Raises NotFound, Unavailable."""
         record = await self._read(session_id)
