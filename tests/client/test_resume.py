@@ -233,6 +233,21 @@ async def test_a_session_is_attached_to_where_it_is_not(cluster: Cluster, client
         assert is_close(result["logits"].data, (await logits_of(other, "abcd"))[-4 * len(SYMBOLS) :])
 
 
+async def test_a_client_comes_back_to_what_another_led_on(cluster: Cluster, client: Client) -> None:
+    """Who attaches again takes the session where it is by now, not where this client had left it."""
+    session = await client.open("letters", durability="sync")
+    await session.step("abc")
+    async with connect(cluster.address) as other:
+        attached = await other.session(session.id)
+        for letter in "defghi":
+            await attached.step(letter)
+
+    again = await client.session(session.id)
+
+    assert again.position == 9
+    assert (await again.step("j")).position == 10
+
+
 async def test_a_refresh_does_not_go_back(cluster: Cluster, client: Client) -> None:
     """Looking at a session that came back behind its client does not make the client forget what it was given."""
     session = await client.open("letters", durability=NEVER)
