@@ -1,6 +1,7 @@
 """A client whose servers are lost: stored sessions go on by themselves, and nothing is silently reset."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from itertools import cycle
 from pathlib import Path
@@ -205,6 +206,19 @@ async def test_a_lost_session_may_be_back_in_a_moment(cluster: Cluster, client: 
     cluster.fail_over(0)
 
     assert (await step).position == 4
+
+
+async def test_answers_may_be_ahead_of_a_checkpoint(cluster: Cluster, client: Client, tmp_path: Path) -> None:
+    """With SYNC one checkpoint may let several answers out; a client that got some of them goes back, and on again."""
+    session = await client.open("letters", durability="sync")
+    answers = [await session.step(letter, outputs=["logits"]) for letter in "ab"]
+    with sqlite3.connect(tmp_path / "sessions.db") as store:  # as if the second had been let out by one further on
+        store.execute("DELETE FROM checkpoints WHERE position = 2")
+    cluster.fail_over(1)
+    answers.append(await session.step("c", outputs=["logits"]))
+
+    assert is_close(b"".join(answer["logits"].data for answer in answers), await logits_of(client, "abc"))
+    assert session.replayed_steps == 1
 
 
 async def test_an_orderly_stop_loses_nothing(cluster: Cluster, client: Client) -> None:
