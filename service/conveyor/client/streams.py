@@ -26,8 +26,8 @@ class Streams:
     def new_lane(self, session: session_pb2.Session, shard: str) -> Lane:
         """A lane for a session that has just been opened; one before of the same id has ended."""
         session_id, position = session.session_id, session.position
-        is_replayed = session.durability.mode == session_pb2.DURABILITY_MODE_ASYNC
-        replay = Replay(session_id, position, self._replay_bytes) if is_replayed else None
+        # With SYNC too: one checkpoint may let several answers out, of which not all may arrive.
+        replay = Replay(session_id, position, self._replay_bytes) if session.epoch else None
         lane = self._lanes[session_id] = Lane(session_id, position, shard=shard, epoch=session.epoch, replay=replay)
         return lane
 
