@@ -58,9 +58,9 @@ class TroubledStore(MemoryStore):
         await self._enter()
         return await super().save(saves, must_replicate=must_replicate)
 
-    async def acquire(self, session_id: str) -> Record | None:
+    async def acquire(self, session_id: str, epoch: int | None = None) -> Record | None:
         await self._enter()
-        return await super().acquire(session_id)
+        return await super().acquire(session_id, epoch)
 
     async def read(self, session_id: str) -> Record | None:
         await self._enter()

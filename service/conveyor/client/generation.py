@@ -182,6 +182,7 @@ class GenerationCall:
         """Readies the next attempt, or raises `error` if none can succeed."""
         self._connection.check_open()
         now, error = monotonic(), self._lane.explained(error)
+        self._lane.sees(error.epoch)
         self._behind = position_behind(error, self._lane)
         if error.is_retriable:
             self._is_lost = True

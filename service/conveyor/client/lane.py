@@ -203,6 +203,7 @@ class Lane:
         """Takes the failure of a chunk. Returns the chunks that are given up; the others wait to be sent again."""
         pending.is_sent = False
         pending.may_be_taken |= error.code not in _UNTAKEN
+        self.sees(error.epoch)
         if self.chunks[0] is not pending:  # one ahead of it failed first and will be sent again
             if isinstance(error, Aborted | WrongPosition | NotFound):
                 return []

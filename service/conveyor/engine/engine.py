@@ -180,8 +180,8 @@ class Engine:
         if session_id not in self:
             self._core.table.check_room()
 
-    def adopt(self, session_id: str, head: Head, state: State, stored: Stored, *, is_behind: bool) -> None:
-        """Takes up a session that the store had; `is_behind` if the store has checkpoints ahead of it, which are to go.
+    def adopt(self, session_id: str, head: Head, state: State, stored: Stored) -> None:
+        """Takes up a session that the store had.
 
         One of that id that is here is let go: another server has had it since, or its client could not go on from it.
 
@@ -196,10 +196,7 @@ class Engine:
         remaining = max(0.001, head.lifetime_ends - now)
         self.open(OpenOptions(session_id, head.seed, head.idle_timeout, remaining), start)
         if stored.durability.mode is not Mode.NONE:
-            session = self._core.table.get(session_id)
-            session.stored = stored
-            if is_behind:
-                self._core.checkpointer.renew(session, time.monotonic())
+            self._core.table.get(session_id).stored = stored
         self._observer.session_resumed()
 
     async def state_of(self, session_id: str, position: int | None) -> tuple[Head, State]:

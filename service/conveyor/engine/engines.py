@@ -98,14 +98,15 @@ class Engines:
         for engine in self._engines:
             if session_id in engine:
                 held = engine.get(session_id).epoch
+                newest = epoch
                 if held and is_doubtful and self.recovery is not None:
-                    epoch = max(epoch, await self.recovery.epoch_of(session_id))
-                if 0 < held < epoch:
+                    newest = max(epoch, await self.recovery.epoch_of(session_id))
+                if 0 < held < newest:
                     break  # another server has had it since
                 return engine
         if self.recovery is None:
             return self.of_session(session_id)  # which, or whose methods, say that it is unknown
-        return await self.recovery.resume(session_id, received)
+        return await self.recovery.resume(session_id, received, epoch)
 
     def asks_again(self, session_id: str, position: int | None) -> bool:
         """See `Engine.asks_again`; False for a session that is not here."""
@@ -150,7 +151,7 @@ class Engines:
         engine = await self.holding(session_id, received, epoch, is_doubtful=not epoch)
         can_go_on = received is None or engine.answers_from(session_id, received)
         if not can_go_on and self.recovery is not None and engine.get(session_id).epoch:
-            engine = await self.recovery.resume(session_id, received)
+            engine = await self.recovery.resume(session_id, received, epoch)
         return engine.get(session_id)
 
     async def open(
@@ -177,14 +178,14 @@ class Engines:
         Raises:
             NotFound, WrongPosition: of the other; and whatever `open` raises.
         """
-        engine = await self.holding(session_id, position)
+        engine = await self.holding(session_id)
         head, state = await engine.state_of(session_id, position)
         options = replace(options, idle_timeout=head.idle_timeout, durability=options.durability or head.durability)
         return await self._open_from(engine, options, head, state)
 
     async def export(self, session_id: str, position: int | None) -> tuple[bytes, int]:
         """A session's sealed checkpoint, and the position that it holds. Raises NotFound, WrongPosition."""
-        engine = await self.holding(session_id, position)
+        engine = await self.holding(session_id)
         head, state = await engine.state_of(session_id, position)
         return self.seal.close(engine.persistence.encode_head(head), engine.persistence.encode(state)), state.position
 

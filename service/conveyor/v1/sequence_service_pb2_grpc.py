@@ -43,7 +43,7 @@ class SequenceServiceStub(object):
     | NOT_FOUND | unknown model, or unknown, expired or closed session | open a new session |
     | ALREADY_EXISTS | a session of that id is open | choose another id |
     | OUT_OF_RANGE | `position` is not the session's; its own is in the error | go on from there |
-    | ABORTED | another request of the session is in flight, or an earlier one of it failed | retry after it |
+    | ABORTED | another request of the session is in flight, or an earlier one of it failed; or its epoch is in the error, because the client has not seen it | retry after it, or with the epoch |
     | FAILED_PRECONDITION | the model cannot do this: it has no vocabulary; the server has no store; a checkpoint of another model, or a tampered one | ask for something else |
     | RESOURCE_EXHAUSTED | sessions or queue are full, or a message is too large | retry after the delay in RetryInfo, if there is one |
     | UNAVAILABLE | the server is draining, or its store does not answer | retry elsewhere, or later |
@@ -52,7 +52,8 @@ class SequenceServiceStub(object):
 
     Unary failures carry a `google.rpc.RetryInfo` where a retry may help. The same
     facts are in plain trailing metadata: `grpc-retry-pushback-ms`, the offending
-    field in `conveyor-field`, the session's position in `conveyor-position`.
+    field in `conveyor-field`, the session's position in `conveyor-position`, its epoch in
+    `conveyor-epoch`.
 
     A server with a store keeps checkpoints of its sessions there, as each session's
     `durability` says. Any server of the same store takes a session up with its next
@@ -161,7 +162,7 @@ class SequenceServiceServicer(object):
     | NOT_FOUND | unknown model, or unknown, expired or closed session | open a new session |
     | ALREADY_EXISTS | a session of that id is open | choose another id |
     | OUT_OF_RANGE | `position` is not the session's; its own is in the error | go on from there |
-    | ABORTED | another request of the session is in flight, or an earlier one of it failed | retry after it |
+    | ABORTED | another request of the session is in flight, or an earlier one of it failed; or its epoch is in the error, because the client has not seen it | retry after it, or with the epoch |
     | FAILED_PRECONDITION | the model cannot do this: it has no vocabulary; the server has no store; a checkpoint of another model, or a tampered one | ask for something else |
     | RESOURCE_EXHAUSTED | sessions or queue are full, or a message is too large | retry after the delay in RetryInfo, if there is one |
     | UNAVAILABLE | the server is draining, or its store does not answer | retry elsewhere, or later |
@@ -170,7 +171,8 @@ class SequenceServiceServicer(object):
 
     Unary failures carry a `google.rpc.RetryInfo` where a retry may help. The same
     facts are in plain trailing metadata: `grpc-retry-pushback-ms`, the offending
-    field in `conveyor-field`, the session's position in `conveyor-position`.
+    field in `conveyor-field`, the session's position in `conveyor-position`, its epoch in
+    `conveyor-epoch`.
 
     A server with a store keeps checkpoints of its sessions there, as each session's
     `durability` says. Any server of the same store takes a session up with its next
@@ -469,7 +471,7 @@ class SequenceService(object):
     | NOT_FOUND | unknown model, or unknown, expired or closed session | open a new session |
     | ALREADY_EXISTS | a session of that id is open | choose another id |
     | OUT_OF_RANGE | `position` is not the session's; its own is in the error | go on from there |
-    | ABORTED | another request of the session is in flight, or an earlier one of it failed | retry after it |
+    | ABORTED | another request of the session is in flight, or an earlier one of it failed; or its epoch is in the error, because the client has not seen it | retry after it, or with the epoch |
     | FAILED_PRECONDITION | the model cannot do this: it has no vocabulary; the server has no store; a checkpoint of another model, or a tampered one | ask for something else |
     | RESOURCE_EXHAUSTED | sessions or queue are full, or a message is too large | retry after the delay in RetryInfo, if there is one |
     | UNAVAILABLE | the server is draining, or its store does not answer | retry elsewhere, or later |
@@ -478,7 +480,8 @@ class SequenceService(object):
 
     Unary failures carry a `google.rpc.RetryInfo` where a retry may help. The same
     facts are in plain trailing metadata: `grpc-retry-pushback-ms`, the offending
-    field in `conveyor-field`, the session's position in `conveyor-position`.
+    field in `conveyor-field`, the session's position in `conveyor-position`, its epoch in
+    `conveyor-epoch`.
 
     A server with a store keeps checkpoints of its sessions there, as each session's
     `durability` says. Any server of the same store takes a session up with its next
