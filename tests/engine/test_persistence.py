@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from conveyor.engine import checkpointer, store_writer
+from conveyor.engine import checkpointer, engine, store_writer
 from conveyor.engine.checkpoint import decode_state, read_head
 from conveyor.engine.durability import Durability, Mode
 from conveyor.engine.engine import Engine
@@ -190,8 +190,12 @@ class TestSync:
         assert (answer.position, served.engine.get("a").durable_position) == (2, 2)
         await goes_on(store, "a", 2)
 
-    async def test_several_in_flight_are_stored_together(self, served: Served, store: TroubledStore) -> None:
+    async def test_several_in_flight_are_stored_together(
+        self, served: Served, store: TroubledStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """What has run while a checkpoint is on its way goes with the next, without waiting for the clock."""
+        monkeypatch.setattr(engine, "SAVE_INTERVAL", NEVER)
+        await asyncio.sleep(0.06)  # the clock has struck once more, as it had begun
         await served.open("a", SYNC)
         store.hold()
         sinks = [served.begin("a", TEXT[:1], position=0, acknowledged=0)]
@@ -341,18 +345,21 @@ class TestOwners:
         answer = await served.step("a", TEXT[:7], position=0)
         np.testing.assert_allclose(answer.outputs["logits"], alone(MODEL[1], TEXT[:7]), atol=1e-4)
 
-    async def test_what_lies_ahead_of_its_client_goes(self, served: Served, store: TroubledStore) -> None:
+    @pytest.mark.parametrize(("durability", "position"), [(SYNC, 2), (Durability(Mode.ASYNC, 1, NEVER), 0)])
+    async def test_what_lies_ahead_of_its_client_goes(
+        self, served: Served, store: TroubledStore, durability: Durability, position: int
+    ) -> None:
         """A session taken up behind a checkpoint is stored at once, so that nobody comes upon the other way again."""
-        await served.open("a", SYNC)
+        await served.open("a", durability)
         for place in range(4):
             await served.step("a", TEXT[place : place + 1], acknowledged=0)
+            await served.stored("a", place + 1)
         async with serving(store) as other:
-            view = await other.engines.resume("a", 2, 1)
-            assert view.position == 2
-            while (record := await store.read("a")) and max(record.checkpoints) > 2:
+            assert (await other.engines.resume("a", 2, 1)).position == position
+            while (record := await store.read("a")) and max(record.checkpoints) > position:
                 await asyncio.sleep(0.002)
 
-        await goes_on(store, "a", 2)
+        await goes_on(store, "a", position)
 
 
 class TestOpening:
@@ -395,12 +402,12 @@ class TestOpening:
     async def test_without_a_store_there_is_no_durability(self) -> None:
         """FAILED_PRECONDITION, and nothing is open."""
         device = Device("cpu", num_threads=1)
-        engine = Engine(model_from_proto(MODEL[0]), "lm", 1, Limits(num_slots=1, max_batch=1), device, Counts())
-        engine.start()
+        lone = Engine(model_from_proto(MODEL[0]), "lm", 1, Limits(num_slots=1, max_batch=1), device, Counts())
+        lone.start()
         with pytest.raises(FailedPrecondition, match="durability: the server has no store"):
-            await Engines([engine]).open("lm", 0, OpenOptions("a", durability=SYNC), {})
-        assert "a" not in engine
-        await engine.stop()
+            await Engines([lone]).open("lm", 0, OpenOptions("a", durability=SYNC), {})
+        assert "a" not in lone
+        await lone.stop()
 
 
 class TestClosing:

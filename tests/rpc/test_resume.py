@@ -376,12 +376,13 @@ class TestGenerations:
         peer = pair[0]
         for name in ("whole", "some", "none"):
             await open_session(peer.stub, name, seed=7)
-        whole = tokens_of(await generate(peer.stub, "whole", TEXT[:3], 300))
-        read = await cut_off(peer, "some", TEXT[:3], 5, max_tokens=300)
+        sampling = generate_pb2.Sampling(repetition_penalty=4, repetition_window=4)
+        whole = tokens_of(await generate(peer.stub, "whole", TEXT[:3], 300, sampling=sampling))
+        read = await cut_off(peer, "some", TEXT[:3], 5, max_tokens=300, sampling=sampling)
         got = len(read)
-        rest = await generate(peer.stub, "some", [], 300 - got, position=3 + got)
-        await cut_off(peer, "none", TEXT[:3], 5, max_tokens=300, position=0)
-        again = await generate(peer.stub, "none", TEXT[:3], 300, position=0)
+        rest = await generate(peer.stub, "some", [], 300 - got, position=3 + got, sampling=sampling)
+        await cut_off(peer, "none", TEXT[:3], 5, max_tokens=300, position=0, sampling=sampling)
+        again = await generate(peer.stub, "none", TEXT[:3], 300, position=0, sampling=sampling)
 
         assert read + tokens_of(rest) == tokens_of(again) == whole
         for responses in (rest, again):
@@ -410,6 +411,17 @@ class TestGenerations:
         ]
         assert [response[-1].finish_reason for response in (again, fewer, more)] == [1, 1, 1]
         assert (fewer[-1].position, more[-1].position) == (7, 13)
+
+    async def test_what_was_drawn_counts_once(self, pair: Pair) -> None:
+        """Penalties look at the tokens of a generation that is asked again, and goes on, as if it had never been cut."""
+        stub = pair[0].stub
+        sampling = generate_pb2.Sampling(repetition_penalty=4, repetition_window=4)
+        for name in ("whole", "a"):
+            await open_session(stub, name, seed=7)
+        whole = tokens_of(await generate(stub, "whole", TEXT[:3], 20, sampling=sampling))
+        for count in (1, 4, 20):
+            part = tokens_of(await generate(stub, "a", TEXT[:3], count, position=0, sampling=sampling))
+            assert part == whole[:count]
 
     async def test_a_stop_sequence_counts_over_the_seam(self, pair: Pair) -> None:
         """It may begin in what the client has read, and end in what it is sent again or in what is drawn then."""
