@@ -28,7 +28,15 @@ from conveyor.engine.work import (
     SessionView,
     Token,
 )
-from conveyor.errors import AlreadyExists, ConveyorError, FailedPrecondition, NotFound, ResourceExhausted, Unavailable
+from conveyor.errors import (
+    AlreadyExists,
+    ConveyorError,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
 from conveyor.graph.model_file import model_from_proto
 from tests.engine.harness import GREEDY, LOGITS, alone
 from tests.engine.stores import TroubledStore
@@ -408,6 +416,20 @@ class TestOpening:
             await Engines([lone]).open("lm", 0, OpenOptions("a", durability=SYNC), {})
         assert "a" not in lone
         await lone.stop()
+
+
+class TestListing:
+    async def test_a_cursor_of_nobody_is_refused(
+        self, served: Served, store: TroubledStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A store that takes not just any text says so, and the error has the field's name."""
+
+        async def refuse(count: int, cursor: str = "") -> Any:
+            raise ValueError("a cursor of this store is a number")
+
+        monkeypatch.setattr(store, "list", refuse)
+        with pytest.raises(InvalidArgument, match="page_token: is not one that this server gave"):
+            await served.engines.stored(10, "x", "")
 
 
 class TestClosing:

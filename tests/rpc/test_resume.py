@@ -413,7 +413,7 @@ class TestGenerations:
         assert (fewer[-1].position, more[-1].position) == (7, 13)
 
     async def test_what_was_drawn_counts_once(self, pair: Pair) -> None:
-        """Penalties look at the tokens of a generation that is asked again, and goes on, as if it had never been cut."""
+        """Penalties look at the tokens of a generation that is asked again as if it had never been cut."""
         stub = pair[0].stub
         sampling = generate_pb2.Sampling(repetition_penalty=4, repetition_window=4)
         for name in ("whole", "a"):
