@@ -108,7 +108,8 @@ class Settings:
         default=64, metadata=_about("most steps between two checkpoints of an async session, if it does not say", 1)
     )
     checkpoint_seconds: float = field(
-        default=1.0, metadata=_about("most seconds that a step waits for a checkpoint, if its session does not say", 0)
+        default=1.0,
+        metadata=_about("most seconds that a step waits for a checkpoint, if its session does not say", 0, 86_400),
     )
     seal_key: str = field(
         default="",

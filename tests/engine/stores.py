@@ -21,9 +21,10 @@ class TroubledStore(MemoryStore):
         self._way.set()
 
     def fail(self) -> None:
-        """From now on it raises."""
+        """From now on it raises, for what was held too."""
         self._is_broken = True
         self.failed.clear()
+        self._way.set()
 
     def hold(self) -> None:
         """From now on nothing is answered."""

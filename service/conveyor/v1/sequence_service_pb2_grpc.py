@@ -46,7 +46,7 @@ class SequenceServiceStub(object):
     | ABORTED | another request of the session is in flight, or an earlier one of it failed; or its epoch is in the error, because the client has not seen it | retry after it, or with the epoch |
     | FAILED_PRECONDITION | the model cannot do this: it has no vocabulary; the server has no store; a checkpoint of another model, or a tampered one | ask for something else |
     | RESOURCE_EXHAUSTED | sessions or queue are full, or a message is too large | retry after the delay in RetryInfo, if there is one |
-    | UNAVAILABLE | the server is draining, or its store does not answer | retry elsewhere, or later |
+    | UNAVAILABLE | the server is draining, its store does not answer, or the session has just moved to another server | retry elsewhere, or later |
     | DEADLINE_EXCEEDED, CANCELLED | the request ended before its steps ran | retry with the same position |
     | INTERNAL | a defect of the server; the message carries the id of a log line | report it |
 
@@ -59,8 +59,8 @@ class SequenceServiceStub(object):
     `durability` says. Any server of the same store takes a session up with its next
     request: a session's life is the store's, not the process's. Each taking up raises
     the session's `epoch`, which the store checks with every write: a server that lost a
-    session without knowing it can store nothing of it any more. Two checkpoints are
-    kept, so that there is always one that the client is not behind.
+    session without knowing it can store nothing of it any more. A few checkpoints are
+    kept of each, so that there is always one that the client is not behind.
 
     The operator sets how long a request message may be (16 MiB unless told
     otherwise), how many steps a chunk or a prompt may have (4,096), and how many
@@ -165,7 +165,7 @@ class SequenceServiceServicer(object):
     | ABORTED | another request of the session is in flight, or an earlier one of it failed; or its epoch is in the error, because the client has not seen it | retry after it, or with the epoch |
     | FAILED_PRECONDITION | the model cannot do this: it has no vocabulary; the server has no store; a checkpoint of another model, or a tampered one | ask for something else |
     | RESOURCE_EXHAUSTED | sessions or queue are full, or a message is too large | retry after the delay in RetryInfo, if there is one |
-    | UNAVAILABLE | the server is draining, or its store does not answer | retry elsewhere, or later |
+    | UNAVAILABLE | the server is draining, its store does not answer, or the session has just moved to another server | retry elsewhere, or later |
     | DEADLINE_EXCEEDED, CANCELLED | the request ended before its steps ran | retry with the same position |
     | INTERNAL | a defect of the server; the message carries the id of a log line | report it |
 
@@ -178,8 +178,8 @@ class SequenceServiceServicer(object):
     `durability` says. Any server of the same store takes a session up with its next
     request: a session's life is the store's, not the process's. Each taking up raises
     the session's `epoch`, which the store checks with every write: a server that lost a
-    session without knowing it can store nothing of it any more. Two checkpoints are
-    kept, so that there is always one that the client is not behind.
+    session without knowing it can store nothing of it any more. A few checkpoints are
+    kept of each, so that there is always one that the client is not behind.
 
     The operator sets how long a request message may be (16 MiB unless told
     otherwise), how many steps a chunk or a prompt may have (4,096), and how many
@@ -474,7 +474,7 @@ class SequenceService(object):
     | ABORTED | another request of the session is in flight, or an earlier one of it failed; or its epoch is in the error, because the client has not seen it | retry after it, or with the epoch |
     | FAILED_PRECONDITION | the model cannot do this: it has no vocabulary; the server has no store; a checkpoint of another model, or a tampered one | ask for something else |
     | RESOURCE_EXHAUSTED | sessions or queue are full, or a message is too large | retry after the delay in RetryInfo, if there is one |
-    | UNAVAILABLE | the server is draining, or its store does not answer | retry elsewhere, or later |
+    | UNAVAILABLE | the server is draining, its store does not answer, or the session has just moved to another server | retry elsewhere, or later |
     | DEADLINE_EXCEEDED, CANCELLED | the request ended before its steps ran | retry with the same position |
     | INTERNAL | a defect of the server; the message carries the id of a log line | report it |
 
@@ -487,8 +487,8 @@ class SequenceService(object):
     `durability` says. Any server of the same store takes a session up with its next
     request: a session's life is the store's, not the process's. Each taking up raises
     the session's `epoch`, which the store checks with every write: a server that lost a
-    session without knowing it can store nothing of it any more. Two checkpoints are
-    kept, so that there is always one that the client is not behind.
+    session without knowing it can store nothing of it any more. A few checkpoints are
+    kept of each, so that there is always one that the client is not behind.
 
     The operator sets how long a request message may be (16 MiB unless told
     otherwise), how many steps a chunk or a prompt may have (4,096), and how many
