@@ -196,8 +196,7 @@ class Engine:
             session = self._core.table.get(session_id)
             session.stored = stored
             if is_behind:
-                self._core.checkpointer.advanced(session, time.monotonic())
-                self._core.checkpointer.insist(session)
+                self._core.checkpointer.renew(session, time.monotonic())
         self._observer.session_resumed()
 
     async def state_of(self, session_id: str, position: int | None) -> tuple[Head, State]:
