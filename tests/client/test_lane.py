@@ -16,7 +16,8 @@ from conveyor.client.errors import (
     Unavailable,
     WrongPosition,
 )
-from conveyor.client.lane import DOUBT_SECONDS, Lane
+from conveyor.client.fate import DOUBT_SECONDS
+from conveyor.client.lane import Lane
 from conveyor.client.pending import Pending
 from conveyor.client.replay import Replay
 from conveyor.v1 import step_pb2
@@ -120,7 +121,7 @@ async def test_the_end_is_told_with_its_reason() -> None:
 
     assert error_of(pending) is SessionEnded
     with pytest.raises(SessionEnded, match="idle"):
-        lane.check_open()
+        lane.fate.check_open()
 
 
 async def test_a_cancelled_caller_still_has_its_step_counted() -> None:
@@ -299,7 +300,7 @@ async def test_a_session_that_goes_on_elsewhere_is_open(reason: str) -> None:
     """The news that a session has left its server ends nothing, unless no other has it."""
     lane = stored_lane(0)
     lane.end(reason, 0)
-    lane.check_open()
+    lane.fate.check_open()
     pending = add(lane)
     assert lane.is_adrift
     lane.failed(pending, NotFound("no session"), NOW)

@@ -144,7 +144,7 @@ class Client:
         """
         request = session_pb2.ResumeSessionRequest(session_id=session_id)
         lane = self._streams.known(session_id)
-        if lane is not None and not lane.is_ended:
+        if lane is not None and not lane.fate.is_ended:
             request.received_position, request.epoch = lane.position, lane.epoch
         shard = self._connection.shards.of(session_id) if lane is None else lane.shard
         session = await resumed(self._connection, request, shard)
