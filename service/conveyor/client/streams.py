@@ -34,7 +34,7 @@ class Streams:
     def lane(self, session: session_pb2.Session, shard: str) -> Lane:
         """The lane of a session that is open, shared by all who hold it here."""
         lane = self._lanes.get(session.session_id)
-        if lane is None or lane.is_ended:
+        if lane is None or lane.fate.is_ended:
             return self.new_lane(session, shard)
         lane.found(session.position, session.epoch)
         return lane
@@ -54,7 +54,7 @@ class Streams:
         """
         if self._is_closed:
             raise Unavailable("the client is closed")
-        lane.check_open()
+        lane.fate.check_open()
         stream = lane.stream or self.join(lane)
         return stream.submit(lane, chunk, num_steps, monotonic() + timeout)
 
