@@ -188,24 +188,6 @@ class TestStored:
         )  # it cannot know yet; its client will be told when it asks again
         assert (await failure_of(step(a.stub, "a", [3]))).code is grpc.StatusCode.NOT_FOUND
 
-    async def test_a_session_without_durability_is_found_again_by_who_lost_the_connection(self, pair: Pair) -> None:
-        """By any server: when its stream is gone it is put into the store, and only who takes it up has it then."""
-        a, b = pair
-        await open_session(a.stub, "a", durability=NONE)
-        call = a.stub.Stream()
-        await call.write(step_pb2.StreamRequest(chunks=[step_pb2.Chunk(session_id="a", tokens=[1, 2], position=0)]))
-        await call.read()
-        call.cancel()
-        for _ in range(200):
-            if a.server.engines.of_model("tiny").stats().num_sessions == 0:
-                break
-            await asyncio.sleep(0.01)
-        session = await resume(b.stub, "a", received_position=2)
-
-        assert (session.position, session.durability, session.epoch) == (2, NONE, 0)
-        assert (await step(b.stub, "a", [3], position=2)).position == 3
-        assert (await failure_of(step(a.stub, "a", [4]))).code is grpc.StatusCode.NOT_FOUND
-
     async def test_a_closed_session_cannot_be_taken_up(self, pair: Pair) -> None:
         """Not even right after it was closed, by another server; its id is free."""
         a, b = pair

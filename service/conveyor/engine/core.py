@@ -227,17 +227,15 @@ class Core:
                 self._remove_from(session, index, None)
                 return
 
-    def detach(self, sink: Sink) -> list[Session]:
-        """Forgets a sink, and its unfinished work in the sessions that it was the last to step. Returns these."""
-        left = list(self._sessions_of.pop(sink, {}))
-        for session in left:
+    def detach(self, sink: Sink) -> None:
+        """Forgets a sink, and its unfinished work in the sessions that it was the last to step."""
+        for session in self._sessions_of.pop(sink, {}):
             session.sink = None
             jobs = enumerate(session.jobs)
             index = next((i for i, job in jobs if job.sink is sink and not job.is_cancelled), None)
             if index is not None:
                 self._remove_from(session, index, None)
         self.outbox.forget(sink)
-        return left
 
     def end(self, session: Session, reason: EndReason) -> None:
         """Ends a session; its waiting work fails, its slots are freed once no run uses them."""

@@ -97,7 +97,6 @@ class Engine:
         self._num_running = 0
         self._step_seconds = self.runner.warm_up(1)  # cost of a small run's step, followed from here on
         self._is_draining = False
-        self._shelvings: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()  # set once a draining engine has no work left
         self._is_pump_due = False
         self._clock_offset = time.time() - time.monotonic()
@@ -270,17 +269,9 @@ class Engine:
         self._deliver()
 
     def detach(self, sink: Sink) -> None:
-        """Forgets a sink and all its unfinished work.
-
-        Its client may come back to another server. Sessions that are stored are found there; the others are put into
-        the store for it, and leave this process.
-        """
-        left = [session for session in self._core.detach(sink) if session.stored is None]
+        """Forgets a sink and all its unfinished work."""
+        self._core.detach(sink)
         self._deliver()
-        if left and self.persistence.has_store and not self._is_draining:
-            shelving = self._loop.create_task(self.persistence.shelve(left))
-            self._shelvings.add(shelving)
-            shelving.add_done_callback(self._shelvings.discard)
 
     def stats(self) -> EngineStats:
         """What the engine holds now."""
@@ -320,7 +311,7 @@ class Engine:
             await asyncio.to_thread(self._thread.join)
             for timer in self._timers:
                 timer.cancel()
-            await asyncio.gather(*self._timers, *self._shelvings, return_exceptions=True)
+            await asyncio.gather(*self._timers, return_exceptions=True)
 
     def check_draining(self) -> None:
         """Raises Unavailable once the server stops."""

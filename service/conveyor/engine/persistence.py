@@ -22,7 +22,6 @@ log = logging.getLogger("conveyor.engine")
 
 DRAIN_SESSIONS = 1024  # read from the arena at a time when all are stored
 POLL_SECONDS = 0.01
-SHELVING_POLLS = 100
 RENEWAL_SECONDS = 5.0  # between two times of storing everything anew
 
 
@@ -241,28 +240,6 @@ class Persistence:
         if lost := sum(map(_is_unsaved, sessions)):
             log.error("%d sessions could not be stored in time: they are where their last checkpoint is", lost)
 
-    async def shelve(self, sessions: Sequence[Session]) -> None:
-        """Puts sessions without durability that no stream steps any more into the store, and lets go of them."""
-        for first in range(0, len(sessions), DRAIN_SESSIONS):
-            await asyncio.gather(*map(self._shelve, sessions[first : first + DRAIN_SESSIONS]))
-
-    async def _shelve(self, session: Session) -> None:
-        for _ in range(SHELVING_POLLS):  # a run that its last chunk was in may still be under way
-            if session.jobs:
-                await asyncio.sleep(POLL_SECONDS)
-        position = session.position
-        if not _is_left(session) or session.stored is not None:
-            return
-        await self._create_drained(session)
-        stored, session.stored = session.stored, None
-        if stored is None or self._writer is None:
-            return
-        if _is_left(session) and session.position == position:
-            self._core.end(session, EndReason.MOVED)
-            self._deliver_soon()
-        else:  # its client came back meanwhile
-            self._writer.close(session.session_id, stored.epoch)
-
     async def _create_drained(self, session: Session) -> None:
         try:
             await self.create(session, Durability(Mode.NONE))
@@ -279,10 +256,6 @@ class Persistence:
         self._is_delivery_due = False
         self.save_due(monotonic())  # what waited for a write to be over need not wait for the clock
         self._deliver()
-
-
-def _is_left(session: Session) -> bool:
-    return session.is_open and not session.jobs and session.sink is None
 
 
 def _is_unsaved(session: Session) -> bool:
