@@ -37,6 +37,7 @@ class Streams:
         if lane is None or lane.fate.is_ended:
             return self.new_lane(session, shard)
         lane.found(session.position, session.epoch)
+        lane.shard = shard
         return lane
 
     def known(self, session_id: str) -> Lane | None:
@@ -70,8 +71,8 @@ class Streams:
 
     def leave(self, lane: Lane) -> None:
         """Takes a lane from a stream that leads elsewhere than the session. No other will join that stream."""
-        if lane.stream is not None and self._newest.get(lane.shard) is lane.stream:
-            del self._newest[lane.shard]
+        if lane.stream is not None and self._newest.get(lane.stream.shard) is lane.stream:
+            del self._newest[lane.stream.shard]
         self.release(lane)
 
     def release(self, lane: Lane) -> None:
