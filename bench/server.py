@@ -24,7 +24,18 @@ class Server:
     @classmethod
     def conveyor(cls, models: Path) -> Self:
         """`conveyor serve` on free ports, of a model file or a folder of models."""
-        options = ["--port", "0", "--metrics-port", "0", "--num-threads", "1", "--log-level", "warning"]
+        options = [
+            "--port",
+            "0",
+            "--metrics-port",
+            "0",
+            "--num-threads",
+            "1",
+            "--log-level",
+            "warning",
+            "--store",
+            "none",
+        ]
         command = str(Path(sys.executable).with_name("conveyor"))
         return cls(command, "serve", str(models), *options)
 
