@@ -5,7 +5,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from conveyor.client.connection import Connection
-from conveyor.client.errors import ClientError, ReplayLost, WrongPosition
+from conveyor.client.errors import ClientError, NotFound, ReplayLost, WrongPosition
 from conveyor.client.lane import Lane
 from conveyor.client.opening import resumed
 from conveyor.v1 import session_pb2, step_pb2
@@ -51,7 +51,8 @@ async def resume(connection: Connection, lane: Lane, seconds: float | None = Non
     request = session_pb2.ResumeSessionRequest(
         session_id=lane.session_id, received_position=lane.position, epoch=lane.epoch
     )
-    return await resumed(connection, request, lane.shard, seconds)
+    session, lane.shard = await resumed(connection, request, lane.shard, seconds)
+    return session
 
 
 def position_behind(error: ClientError, lane: Lane) -> int | None:
@@ -80,6 +81,10 @@ async def call_at_position(
             if behind is not None:
                 await catch_up(connection, lane, behind, deadline)
             return await connection.call(method, request, deadline - monotonic(), lane.shard)
+        except NotFound as error:
+            if lane.epoch or not lane.fate.is_first_doubt(error):
+                raise
+            await resume(connection, lane)
         except WrongPosition as error:
             behind = position_behind(error, lane)
             if behind is None or monotonic() >= deadline:

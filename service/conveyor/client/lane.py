@@ -171,6 +171,7 @@ class Lane:
         """Takes the failure of a chunk. Returns the chunks that are given up; the others wait to be sent again."""
         pending.is_sent = False
         pending.may_be_taken |= error.code not in _UNTAKEN
+        self.sees(error.epoch)
         if self.chunks[0] is not pending:  # one ahead of it failed first and will be sent again
             if isinstance(error, Aborted | WrongPosition | NotFound):
                 return []
@@ -183,9 +184,10 @@ class Lane:
     def _looks_elsewhere(self, error: ClientError, now: float) -> bool:
         """Whether to take another stream, because this one may lead elsewhere than the session."""
         # A session that was just opened may be where its shard is by now, and the stream where it was; and one that is
-        # stored may be another server's by now.
+        # stored may be another server's by now. One that is not stored has to be looked for.
         is_first = self.fate.is_first_doubt(error) and (self.is_unproven or self.epoch > 0)
         self.is_adrift = is_first or self.fate.is_doubtful(error, now, is_stored=self.epoch > 0)
+        self.must_resume = self.is_adrift and not self.epoch
         self.is_unproven |= isinstance(error, NotFound)
         return self.is_adrift
 

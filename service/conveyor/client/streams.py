@@ -26,8 +26,8 @@ class Streams:
     def new_lane(self, session: session_pb2.Session, shard: str) -> Lane:
         """A lane for a session that has just been opened; one before of the same id has ended."""
         session_id, position = session.session_id, session.position
-        is_replayed = session.durability.mode == session_pb2.DURABILITY_MODE_ASYNC
-        replay = Replay(session_id, position, self._replay_bytes) if is_replayed else None
+        # With SYNC too: one checkpoint may let several answers out, of which not all may arrive.
+        replay = Replay(session_id, position, self._replay_bytes) if session.epoch else None
         lane = self._lanes[session_id] = Lane(session_id, position, shard=shard, epoch=session.epoch, replay=replay)
         return lane
 
@@ -37,6 +37,7 @@ class Streams:
         if lane is None or lane.fate.is_ended:
             return self.new_lane(session, shard)
         lane.found(session.position, session.epoch)
+        lane.shard = shard
         return lane
 
     def known(self, session_id: str) -> Lane | None:
@@ -70,8 +71,8 @@ class Streams:
 
     def leave(self, lane: Lane) -> None:
         """Takes a lane from a stream that leads elsewhere than the session. No other will join that stream."""
-        if lane.stream is not None and self._newest.get(lane.shard) is lane.stream:
-            del self._newest[lane.shard]
+        if lane.stream is not None and self._newest.get(lane.stream.shard) is lane.stream:
+            del self._newest[lane.stream.shard]
         self.release(lane)
 
     def release(self, lane: Lane) -> None:
