@@ -70,7 +70,7 @@ async def test_sessions_go_on_elsewhere(cluster: Cluster, client: Client, durabi
         assert session.position == len(TEXT)
         assert is_close(answer, await logits_of(client, text))
     if durability != EVERY_8:  # there it depends on how fast the store was
-        assert all(session.replayed_steps > 0 for session in sessions) == (durability == NEVER)
+        assert any(session.replayed_steps for session in sessions) == (durability == NEVER)
 
 
 async def test_scores_are_the_same_after_a_loss(cluster: Cluster, client: Client) -> None:

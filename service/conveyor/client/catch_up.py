@@ -20,17 +20,25 @@ async def catch_up(connection: Connection, lane: Lane, position: int, deadline: 
 
     Raises:
         ReplayLost: not all inputs that it takes are kept.
-        WrongPosition: it came back anew meanwhile.
+        WrongPosition: somebody else has moved the session.
         ClientError: a step failed.
     """
     if lane.replay is None:
         raise ReplayLost(lane.session_id, position, lane.position)
-    for chunk, num_steps in lane.replay.after(position):
+    while position < lane.position:
+        chunk, num_steps = next(lane.replay.after(position))
         chunk.acknowledged_position, chunk.epoch = lane.position, lane.epoch
         request = step_pb2.StepRequest(chunk=chunk)
-        response = await connection.call(connection.stub.Step, request, deadline - monotonic(), lane.shard)
+        try:
+            response = await connection.call(connection.stub.Step, request, deadline - monotonic(), lane.shard)
+        except WrongPosition as error:
+            if error.position is None or error.position > lane.position or monotonic() >= deadline:
+                raise
+            position = error.position  # it was taken and its answer lost, or the session moved once more
+            continue
         lane.sees(response.result.epoch)
         lane.replayed_steps += num_steps
+        position += num_steps
 
 
 async def resume(connection: Connection, lane: Lane, seconds: float | None = None) -> session_pb2.Session:
