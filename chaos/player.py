@@ -151,8 +151,8 @@ class Player:
         self._judge(0.0, self._session.position if self._durability == "async" else info.position, 0)
 
     async def _hand_over(self) -> None:
-        """Another client takes the session up by its id, with nothing of it to send again: not safe with ASYNC."""
-        if self._durability == "async":
+        """Another client takes the session up by its id. With nothing of it to send again it can count on SYNC."""
+        if self._durability != "sync":
             return
         self._leave()
         self._client = self._random.choice(self._clients)

@@ -4,9 +4,9 @@ from conveyor.client.errors import ClientError, NotFound, SessionEnded
 
 # After these the session lives on in the store, if its server has one.
 _GOES_ON = {"drained", "moved"}
-# After a lost connection another server may have been asked, which has never heard of a session that is not stored,
-# until the right one is back. For so many seconds NOT_FOUND is not believed.
-DOUBT_SECONDS = 5.0
+# Another server may have been asked, which has never heard of a session that is not stored, until the right one is
+# back. For so many seconds NOT_FOUND is not believed.
+DOUBT_SECONDS = 10.0
 
 
 class Fate:

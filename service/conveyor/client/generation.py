@@ -200,7 +200,10 @@ class GenerationCall:
             # More was drawn than was read, and is not kept: the session can go back.
             return self._is_lost and self._lane.epoch > 0 and not isinstance(error, ReplayLost)
         fate, is_stored = self._lane.fate, self._lane.epoch > 0
-        return (fate.is_first_doubt(error) and not is_stored) or fate.is_doubtful(error, now, is_stored=is_stored)
+        is_first = fate.is_first_doubt(error) and not is_stored
+        if is_first:
+            self._lane.suspect(now)
+        return is_first or fate.is_doubtful(error, now, is_stored=is_stored)
 
     def _follows(self, error: ClientError) -> bool:
         """Goes to where the session is, if a generation before this one was left early."""

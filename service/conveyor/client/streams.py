@@ -28,7 +28,14 @@ class Streams:
         session_id, position = session.session_id, session.position
         # With SYNC too: one checkpoint may let several answers out, of which not all may arrive.
         replay = Replay(session_id, position, self._replay_bytes) if session.epoch else None
-        lane = self._lanes[session_id] = Lane(session_id, position, shard=shard, epoch=session.epoch, replay=replay)
+        lane = self._lanes[session_id] = Lane(
+            session_id,
+            position,
+            shard=shard,
+            has_peers=self._connection.shards.count > 1,
+            epoch=session.epoch,
+            replay=replay,
+        )
         return lane
 
     def lane(self, session: session_pb2.Session, shard: str) -> Lane:
