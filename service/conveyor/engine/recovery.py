@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from conveyor.engine.checkpoint import CheckpointError, Head, State, read_head
@@ -22,7 +22,7 @@ log = logging.getLogger("conveyor.engine")
 class Recovery:
     """Takes sessions up, each once however many ask for it. `engine_for` raises FailedPrecondition if there is none."""
 
-    def __init__(self, writer: StoreWriter, engine_for: Callable[[Head], "Engine"]) -> None:
+    def __init__(self, writer: StoreWriter, engine_for: Callable[[Head], "Awaitable[Engine]"]) -> None:
         self._writer = writer
         self._engine_for = engine_for
         self._under_way: dict[str, asyncio.Task[Engine]] = {}
@@ -46,7 +46,7 @@ class Recovery:
     async def _resume(self, session_id: str, received: int | None) -> "Engine":
         # Looked at first: whoever takes a session that it cannot serve would take it from the one that can.
         found = await self._read(session_id)
-        engine, raw_head, contexts = self._check(found)
+        engine, raw_head, contexts = await self._check(found)
         _choose(found, received, engine, raw_head, contexts)
         engine.check_room(session_id)
         try:
@@ -55,7 +55,7 @@ class Recovery:
             raise Unavailable(f"the store does not answer: {error}") from None
         if record is None:
             raise _not_found(session_id)
-        engine, raw_head, contexts = self._check(record)
+        engine, raw_head, contexts = await self._check(record)
         head, state = _choose(record, received, engine, raw_head, contexts)
         stored = Stored(head.durability, record.epoch)
         stored.checkpoints = sorted(position for position in record.checkpoints if position <= state.position)
@@ -103,12 +103,12 @@ class Recovery:
             raise _not_found(session_id)
         return record
 
-    def _check(self, record: Record) -> tuple["Engine", Head, bytes]:
+    async def _check(self, record: Record) -> tuple["Engine", Head, bytes]:
         try:
             head, contexts = read_head(record.head)
         except CheckpointError as error:
             raise FailedPrecondition(f"session_id: the stored session cannot be used: {error}") from None
-        return self._engine_for(head), head, contexts
+        return await self._engine_for(head), head, contexts
 
 
 def _not_found(session_id: str) -> NotFound:

@@ -10,6 +10,7 @@ from conveyor.engine.engine import Engine
 from conveyor.engine.engines import Engines
 from conveyor.engine.work import Answer, Array, OpenOptions
 from conveyor.errors import InvalidArgument, NotFound, Unavailable
+from conveyor.rpc.inference.parameters import Parameters
 from conveyor.rpc.inference.request import Asked
 from conveyor.rpc.inference.run import run
 
@@ -27,6 +28,20 @@ class Sequences:
         self._durability = engines.durability if is_sync else NOT_STORED
         # An entry lasts for as long as a request holds the lock or waits for it.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def engine_of(self, engine: Engine, version: int, parameters: Parameters) -> Engine:
+        """The engine that a request is for, if it is to `engine`'s model: of its sequence's version, not the newest.
+
+        Raises:
+            NotFound: no sequence can begin on the version.
+        """
+        session_id = f"{engine.name}/{parameters.sequence_id}"
+        if parameters.is_start or not parameters.sequence_id:
+            return self._engines.to_open(engine.name, version, "", session_id)
+        if version or session_id in engine or not self._engines.is_here(session_id):
+            return engine
+        held = self._engines.of_session(session_id)
+        return held if held.name == engine.name else engine
 
     async def advance(self, engine: Engine, asked: Asked, deadline: float) -> Answer:
         """Begins the sequence if it is told to, steps it, and ends it if it is told to.
@@ -71,7 +86,11 @@ class Sequences:
         view = await self._engines.view(session_id)
         if view.model_name != engine.name or view.durability.mode is Mode.ASYNC:
             raise NotFound(f"session_id: {session_id} is no sequence that can be gone on with")
-        return await self._engines.holding(session_id)
+        held = await self._engines.holding(session_id)
+        if held.signature != engine.signature:
+            # It was read as one to the newest version; the next request of the sequence will be to its own.
+            raise Unavailable(f"the sequence was taken up on version {held.version}: send the request again")
+        return held
 
     async def _step(self, engine: Engine, session_id: str, asked: Asked, deadline: float) -> Answer:
         position = engine.get(session_id).position
