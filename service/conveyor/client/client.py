@@ -13,6 +13,7 @@ from conveyor.client.errors import AlreadyExists, InvalidArgument
 from conveyor.client.inputs import tensor_from
 from conveyor.client.lane import Lane
 from conveyor.client.message import message_from
+from conveyor.client.repository import Repository
 from conveyor.client.results import Model, SessionInfo, model_from, session_from
 from conveyor.client.session import Opening, Session
 from conveyor.client.stream import Stream
@@ -38,6 +39,11 @@ class Client:
         """Where the server is."""
         return self._connection.address
 
+    @property
+    def repository(self) -> Repository:
+        """What the server has loaded, to be seen and changed by its operator."""
+        return Repository(self._connection)
+
     async def models(self) -> list[Model]:
         """The loaded models, by name and version, without vocabularies."""
         response = await self._connection.call(self._connection.stub.ListModels, model_pb2.ListModelsRequest())
@@ -58,6 +64,7 @@ class Client:
         model: str = "",
         *,
         version: int = 0,
+        alias: str = "",
         session_id: str | None = None,
         seed: int | None = None,
         idle_timeout: float | None = None,
@@ -66,11 +73,13 @@ class Client:
     ) -> Opening:
         """Opens a session: `await` it, or `async with` it to have it closed at the end. Times are seconds.
 
+        With neither a version nor an alias the server chooses the version, as its operator has told it to.
+
         Raises:
             InvalidArgument: a field cannot be what is given.
 
         Raises, when awaited:
-            NotFound: no such model.
+            NotFound: no such model, version or alias.
             AlreadyExists: the session id is in use.
             ResourceExhausted: the server holds as many sessions as it may.
         """
@@ -78,6 +87,7 @@ class Client:
             session_pb2.OpenSessionRequest,
             model_name=model,
             model_version=version,
+            model_alias=alias,
             session_id=session_id or "",
             seed=seed,
             idle_timeout=_duration("idle_timeout", idle_timeout),
