@@ -39,12 +39,10 @@ class Inference:
         """
         arrived = time.perf_counter()
         version = read_version(request.model_version, "model_version")
-        engine = self._engines.of_model(request.model_name, version)
-        tallies = self._statistics.of(engine)
+        parameters = read_parameters(request.parameters)
+        engine = self._sequences.engine_of(request.model_name, version, parameters)
+        tallies, layout = self._statistics.of(engine), self.layout_of(engine)
         try:
-            parameters = read_parameters(request.parameters)
-            engine = self._sequences.engine_of(engine, version, parameters)
-            tallies, layout = self._statistics.of(engine), self.layout_of(engine)
             asked = read_request(request, layout, parameters)
             read = time.perf_counter()
             answers = await self._run(engine, layout, asked, deadline)

@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 from conveyor.engine.durability import NOT_STORED, Mode
 from conveyor.engine.engine import Engine
 from conveyor.engine.engines import Engines
+from conveyor.engine.table import new_session_id
 from conveyor.engine.work import Answer, Array, OpenOptions
 from conveyor.errors import InvalidArgument, NotFound, Unavailable
 from conveyor.rpc.inference.parameters import Parameters
@@ -29,19 +30,22 @@ class Sequences:
         # An entry lasts for as long as a request holds the lock or waits for it.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def engine_of(self, engine: Engine, version: int, parameters: Parameters) -> Engine:
-        """The engine that a request is for, if it is to `engine`'s model: of its sequence's version, not the newest.
+    def engine_of(self, model: str, version: int, parameters: Parameters) -> Engine:
+        """The engine that a request is for: its sequence's, which need not be the newest; else one to begin on.
 
         Raises:
-            NotFound: no sequence can begin on the version.
+            NotFound: no such model or version is loaded, or it is being unloaded.
         """
-        session_id = f"{engine.name}/{parameters.sequence_id}"
-        if parameters.is_start or not parameters.sequence_id:
-            return self._engines.to_open(engine.name, version, "", session_id)
-        if version or session_id in engine or not self._engines.is_here(session_id):
-            return engine
-        held = self._engines.of_session(session_id)
-        return held if held.name == engine.name else engine
+        session_id = f"{model}/{parameters.sequence_id}"
+        if not parameters.sequence_id:
+            return self._engines.to_open(model, version, "", new_session_id())
+        if parameters.is_start:
+            return self._engines.to_open(model, version, "", session_id)
+        if self._engines.is_here(session_id):
+            held = self._engines.of_session(session_id)
+            if held.name == model and version in (0, held.version):
+                return held
+        return self._engines.of_model(model, version)
 
     async def advance(self, engine: Engine, asked: Asked, deadline: float) -> Answer:
         """Begins the sequence if it is told to, steps it, and ends it if it is told to.
