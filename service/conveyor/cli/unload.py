@@ -28,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     num_ended = asyncio.run(_unload(args))
-    print(f"unloaded; {num_ended} sessions were ended" if num_ended else "unloaded")
+    print(f"unloaded; sessions ended: {num_ended}" if num_ended else "unloaded")
     return 0
 
 
