@@ -19,6 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,export]' --group dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps --group foreign
 	touch $@
 
 # The stock client of the Open Inference Protocol, for the tests. It registers the same message names as our own stubs do,

@@ -18,17 +18,20 @@ COPY export export
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /dist .
 
 FROM ${BASE}
-RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin conveyor
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin conveyor && \
+    install --directory --owner=conveyor --group=conveyor --mode=0700 /state
 # The dependencies, CUDA's among them, are a layer of about 2.5 GB that a change of the code leaves alone.
 COPY --from=dependencies /opt/conveyor /opt/conveyor
 RUN --mount=type=bind,from=package,source=/dist,target=/dist \
     pip --python /opt/conveyor/bin/python install --no-cache-dir --no-deps --no-index /dist/*.whl
 COPY models /models
-# Nothing is written outside /tmp, so the root filesystem may be read-only.
+# Nothing is written outside /state and /tmp, so the root filesystem may be read-only.
 ENV PATH=/opt/conveyor/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
-    CONVEYOR_HOST=0.0.0.0
+    CONVEYOR_HOST=0.0.0.0 \
+    CONVEYOR_STATE_DIR=/state
+VOLUME /state
 USER 10001:10001
 EXPOSE 50051 9090
 ENTRYPOINT ["conveyor", "serve", "/models"]

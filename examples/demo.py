@@ -1,4 +1,4 @@
-"""Conveyor in half a minute: a server, many sessions at once, text generated, answers checked, metrics, shutdown.
+"""Conveyor in half a minute: many sessions at once, text generated, answers checked, metrics, a kill that they survive.
 
 `make demo` runs it. The exit status is 1 if anything that it checks is wrong.
 """
@@ -9,14 +9,13 @@ import lzma
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from math import isnan, log
 from pathlib import Path
 from random import Random
 from time import perf_counter
-from typing import IO
 
 from rich.console import Console
 from rich.live import Live
@@ -25,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from conveyor.cli.metrics_page import Change, Page, read_page
-from conveyor.client import Client, Session, connect
+from conveyor.client import Client, Durability, Session, connect
 
 ROOT = Path(__file__).parents[1]
 CORPUS = ROOT / "data" / "shakespeare.txt.xz"
@@ -39,6 +38,8 @@ PROMPTS = ("ROMEO.\n", "LADY MACBETH.\n", "FALSTAFF.\n")
 NUM_GENERATED = 300
 PANEL_LINES = 22
 READING_SECONDS = 0.015  # a token; the server is faster than a reader
+NUM_SURVIVORS = 12
+RARE = Durability("async", every_steps=400)  # so that a kill finds steps that are in no checkpoint
 
 console = Console(highlight=False)
 failures: list[str] = []
@@ -49,65 +50,80 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Shows Conveyor at work.")
     parser.add_argument("models", nargs="?", type=Path, default=ROOT / "models", help="what to serve")
     models = parser.parse_args().models
-    with running_server(models) as (address, metrics):
-        asyncio.run(show(address, metrics))
+    with running_server(models) as server:
+        asyncio.run(show(server))
     console.print("\n[bold red]Failed: " + ", ".join(failures) if failures else "\n[bold green]All checks passed.")
     return 1 if failures else 0
 
 
-async def show(address: str, metrics: str) -> None:
+class Server:
+    """`conveyor serve` as its own process, with what outlives it in a folder."""
+
+    def __init__(self, models: Path, folder: Path) -> None:
+        self._models = models
+        self._folder = folder
+        self.address = self.metrics = "127.0.0.1:0"
+
+    def start(self) -> None:
+        """Starts it where it was before, or on free ports, and waits for it to say where it listens."""
+        command = [str(Path(sys.executable).with_name("conveyor")), "serve", str(self._models)]
+        command += ["--port", self.address.split(":")[-1], "--metrics-port", self.metrics.split(":")[-1]]
+        log = self._folder / "log"
+        with log.open("w") as errors:
+            self._process = subprocess.Popen(  # noqa: S603
+                [*command, "--state-dir", str(self._folder)], stdout=subprocess.PIPE, stderr=errors, text=True
+            )
+        lines = [line.strip() for line in islice(self._process.stdout or (), 2)]
+        if len(lines) < 2:
+            sys.exit(f"the server did not start: {log.read_text().strip()}")
+        self.address, self.metrics = lines[0].split()[-1], lines[1].split("//")[1].removesuffix("/metrics")
+
+    def stop(self) -> int:
+        """Asks it to end, as Kubernetes would, and returns its exit status."""
+        self._process.terminate()
+        return self._process.wait(timeout=60)
+
+    def kill(self) -> None:
+        """Ends it without a chance to put anything in order."""
+        self._process.kill()
+        self._process.wait()
+
+
+async def show(server: Server) -> None:
     """Everything between the server's start and its end."""
-    before = await asyncio.to_thread(read_page, metrics)
+    before = await asyncio.to_thread(read_page, server.metrics)
     plays = lzma.decompress(CORPUS.read_bytes()).decode()
-    async with connect(address) as client:
+    async with connect(server.address) as client:
         model = (await client.models())[0]
         console.print(f"   {model.name} keeps {model.state_bytes:,} bytes of state for each session")
         await stream_text(client, plays)
         await check_answers(client, plays)
         await generate_together(client)
-    await show_metrics(metrics, before)
+        await show_metrics(server.metrics, before)
+        await outlive_a_kill(client, server, plays)
 
 
 @contextmanager
-def running_server(models: Path) -> Iterator[tuple[str, str]]:
-    """Starts a server as its own process; yields where it and its metrics are; ends it and checks how it went."""
+def running_server(models: Path) -> Iterator[Server]:
+    """Starts a server, ends it, and checks how it went."""
     heading("A server, on one of this machine's free ports")
-    command = [
-        str(Path(sys.executable).with_name("conveyor")),
-        "serve",
-        str(models),
-        "--port",
-        "0",
-        "--metrics-port",
-        "0",
-    ]
     console.print(f"   conveyor serve {models.name}")
-    with tempfile.TemporaryFile("w+") as logs:
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=logs, text=True)  # noqa: S603
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(models, Path(folder))
         try:
-            yield read_addresses(server.stdout or (), logs)
-            stop(server)
+            server.start()
+            console.print(f"   listening on {server.address}\n   metrics on http://{server.metrics}/metrics")
+            yield server
+            end(server)
         finally:
             server.kill()
-            server.wait()
 
 
-def read_addresses(output: Iterable[str], logs: IO[str]) -> tuple[str, str]:
-    """Waits for the server to say where it listens."""
-    lines = [line.strip() for line in islice(output, 2)]
-    if len(lines) < 2:
-        logs.seek(0)
-        sys.exit(f"the server did not start: {logs.read().strip()}")
-    console.print(*(f"   {line}" for line in lines), sep="\n")
-    return lines[0].split()[-1], lines[1].split("//")[1].removesuffix("/metrics")
-
-
-def stop(server: "subprocess.Popen[str]") -> None:
-    """Asks the server to end, as Kubernetes would."""
+def end(server: Server) -> None:
+    """Stops the server in order."""
     heading("A clean end")
     began = perf_counter()
-    server.terminate()
-    code = server.wait(timeout=60)
+    code = server.stop()
     check("SIGTERM: the server finished its work and left", f"exit {code}, {perf_counter() - began:.1f} s", code == 0)
 
 
@@ -216,6 +232,66 @@ async def show_metrics(metrics: str, before: Page) -> None:
         console.print(f"   {title:22}{value * 1000:>9.2f} ms")
     expected = NUM_READERS * (PASSAGE_LENGTH - 1)
     check("Every step was counted", f"{steps:,.0f}", steps >= expected, f"{steps:,.0f} of {expected:,}")
+
+
+async def outlive_a_kill(client: Client, server: Server, plays: str) -> None:
+    """Kills the server in the middle of sessions, and compares what comes of them with what would have."""
+    heading("kill -9 in the middle, and the sessions go on where they were")
+    texts = [plays[start : start + CHECKED_LENGTH] for start in range(400_000, 400_000 + 5000 * NUM_SURVIVORS, 5000)]
+    expected = await asyncio.gather(*(open_and_step(client, text, seed) for seed, text in enumerate(texts)))
+    half_way = asyncio.Barrier(NUM_SURVIVORS + 2)
+    async with asyncio.TaskGroup() as group:
+        readers = [group.create_task(read_across(client, text, half_way)) for text in texts]
+        writer = group.create_task(write_across(client, PROMPTS[0], half_way))
+        await half_way.wait()
+        await asyncio.to_thread(kill_and_start, server)
+        await half_way.wait()
+    num_again = sum(num_replayed for _, num_replayed in (reader.result() for reader in readers))
+    num_resumed = (await asyncio.to_thread(read_page, server.metrics)).total("conveyor_resumes_total")
+    console.print(f"   {num_resumed:.0f} sessions came from its store; {num_again:,} steps were sent again, unasked")
+    pairs = [
+        pair
+        for want, reader in zip(expected, readers, strict=True)
+        for pair in zip(want, reader.result()[0], strict=True)
+    ]
+    difference = max(abs(a - b) for a, b in pairs)
+    what = f"{len(pairs):,} logits of {NUM_SURVIVORS} sessions, as without a kill"
+    check(what, f"largest difference {difference:.1e}", difference <= TOLERANCE)
+    unbroken = await generate_alone(client, PROMPTS[0], seed=0)
+    check(
+        "A text begun before the kill and ended after it", "the same text", writer.result() == unbroken, "another text"
+    )
+
+
+def kill_and_start(server: Server) -> None:
+    """Ends the server at once, and starts another in its place."""
+    began = perf_counter()
+    server.kill()
+    server.start()
+    console.print(f"   conveyor serve, on the same port: ready {perf_counter() - began:.1f} s after the kill")
+
+
+async def read_across(client: Client, text: str, half_way: asyncio.Barrier) -> tuple[list[float], int]:
+    """All logits of a text, and the number of steps that were sent again; at the middle others have their turn."""
+    async with client.open(durability=RARE) as session:
+        logits = await step_in_chunks(session, text[: len(text) // 2], [PIECE_LENGTH] * len(text))
+        await half_way.wait()
+        await half_way.wait()
+        logits += await step_in_chunks(session, text, [PIECE_LENGTH] * len(text))
+        return logits, session.replayed_steps
+
+
+async def write_across(client: Client, prompt: str, half_way: asyncio.Barrier) -> str:
+    """A text as `generate_alone` writes it, stored with every token; at the middle others have their turn."""
+    halves = []
+    async with client.open(seed=0, durability="sync") as session:
+        for start in (prompt, ""):
+            tokens = session.generate(start, max_tokens=NUM_GENERATED // 2, temperature=0.7)
+            halves.append("".join([token.text async for token in tokens]))
+            if start:
+                await half_way.wait()
+                await half_way.wait()
+    return "".join(halves)
 
 
 def heading(title: str) -> None:

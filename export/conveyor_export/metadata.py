@@ -6,7 +6,8 @@ from typing import Any
 
 import onnx
 
-from conveyor.graph.model_file import PROVENANCE_KEY, SIGNATURE_KEY, VOCABULARY_KEY
+from conveyor.graph.model_file import PROVENANCE_KEY, VOCABULARY_KEY
+from conveyor.graph.source import SIGNATURE_KEY
 from conveyor.signature import Signature
 
 

@@ -10,6 +10,7 @@ from typing import Self
 
 from conveyor.engine.engines import Engines
 from conveyor.engine.store_writer import StoreWriter
+from conveyor.engine.trial import Bounds
 from conveyor.repository import Repository
 from conveyor.repository.loader import Loader
 from conveyor.repository.seal_key import open_seal
@@ -81,7 +82,8 @@ class Server:
     async def _load_models(self) -> None:
         settings = self._settings
         limits, device, room = settings.limits(), settings.device(), settings.max_arena_bytes
-        loader = Loader(self.engines, limits, device, self.metrics, self._writer, room)
+        bounds = Bounds(settings.trial_bytes, settings.trial_seconds, settings.max_batch)
+        loader = Loader(self.engines, limits, device, bounds, self.metrics, self._writer, room)
         times = settings.unload_timeout, settings.drain_timeout
         self.repository = Repository(settings.models, self.engines, loader, *times)
         await self.repository.start(settings.poll_seconds)

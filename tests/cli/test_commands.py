@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import onnx
 import pytest
 
 from conveyor.cli import COMMANDS, main
 from conveyor.client import connect_sync
 from tests.client.serving import SYMBOLS, ServerProcess, serving, write_models
+from tests.foreign import make_old_gru, make_rated, save_foreign
 from tests.models import make_context_model, make_feature_model, make_model, save_model
 
 Capture = pytest.CaptureFixture[str]
@@ -47,6 +49,58 @@ def test_inspect_tells_every_role(tmp_path: Path, capsys: Capture) -> None:
         r"context +leaning +float32 +\[20\] +batch 0 +80 +computed once as leaning_first",
     ):
         assert re.search(part, report), part
+
+
+def test_inspect_proposes_a_signature(tmp_path: Path, capsys: Capture) -> None:
+    """Of a file that says nothing it tells what was taken for what, and why."""
+    path = save_foreign(tmp_path, make_old_gru(11))
+
+    assert main(["inspect", str(path)]) == 0
+
+    report = capsys.readouterr().out
+    assert re.search(r"signature +graph\n", report)
+    assert "state h -> hn: first and last state of the same GRU" in report
+    assert "chunks of any lengths run together" in report
+
+
+def test_inspect_writes_what_a_person_completes(tmp_path: Path, capsys: Capture) -> None:
+    """What is written is the signature once it is completed, and is not overwritten."""
+    path, beside = save_foreign(tmp_path, make_rated()), tmp_path / "signature.json"
+
+    assert main(["inspect", str(path), "--write"]) == 0
+    report = capsys.readouterr().out
+    assert f"wrote {beside}" in report
+    assert "to be settled before it can be served\n    constant rate: its value; the graph compares it with 2" in report
+
+    assert main(["inspect", str(path)]) == 0
+    report = capsys.readouterr().out
+    assert re.search(r"signature +signature\.json\n", report)
+    assert re.search(r"context +rate +int64 +\[\] +none +8 +2 unless a session has its own\n", report)
+    assert "only sessions of one rate run together" in report
+
+    assert main(["inspect", str(path), "--write"]) == 1
+    assert "signature.json: exists already" in capsys.readouterr().err
+
+
+def test_inspect_takes_a_persons_word(tmp_path: Path, capsys: Capture) -> None:
+    """Where two pairings fit, both are named, and a person's choice is written."""
+    path = save_foreign(tmp_path, make_twins())
+
+    assert main(["inspect", str(path)]) == 1
+    assert "right -> left_2 and right -> right_2 fit" in capsys.readouterr().err
+
+    assert main(["inspect", str(path), "--state", "right=right_2", "--write"]) == 0
+    assert re.search(r"state +right +float32 +\[1, 3\] +none +12 +-> right_2\n", capsys.readouterr().out)
+    assert main(["inspect", str(path), "--state", "right"]) == 2
+
+
+def make_twins() -> onnx.ModelProto:
+    """Two inputs and two outputs, of which either pair may be a state."""
+    info = onnx.helper.make_tensor_value_info
+    values = [info(name, onnx.TensorProto.FLOAT, [1, 3]) for name in ("left", "right", "left_2", "right_2")]
+    nodes = [onnx.helper.make_node("Add", ["left", "right"], [name]) for name in ("left_2", "right_2")]
+    graph = onnx.helper.make_graph(nodes, "twins", values[:2], values[2:])
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
 
 
 def test_inspect_lists_every_node_if_asked(models: Path, capsys: Capture) -> None:
@@ -148,6 +202,33 @@ def test_sessions_prints_a_table(server: ServerProcess, capsys: Capture) -> None
     assert row.split()[:4] == ["listed", "letters/1", "4", "resident"]
 
 
+def test_a_session_is_forked_exported_and_imported(server: ServerProcess, tmp_path: Path, capsys: Capture) -> None:
+    """A fork and an import print the ids of new sessions, where the old one is; the export writes a file."""
+    path = tmp_path / "session.bin"
+    address = ["--address", server.address]
+    with connect_sync(server.address) as client, client.open("letters", session_id="first") as session:
+        session.step("abcd")
+        for arguments in (["fork", "first"], ["export", "first", str(path)], ["import", str(path), "--seed", "7"]):
+            assert main([*arguments, *address]) == 0
+        fork_id, told, import_id = capsys.readouterr().out.splitlines()
+
+        assert told.startswith(f"{path}: position 4, ")
+        for session_id in (fork_id, import_id):
+            with client.session(session_id) as copy:
+                assert copy.position == 4
+
+
+def test_stored_sessions_are_listed(server: ServerProcess, capsys: Capture) -> None:
+    """With `--stored` the table has the sessions of the store."""
+    options = {"session_id": "kept", "durability": "sync"}
+    with connect_sync(server.address) as client, client.open("letters", **options) as session:
+        session.step("abcd")
+        assert main(["sessions", "--stored", "--address", server.address]) == 0
+
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["kept", "letters/1", "4", "stored"] in [row[:4] for row in rows]
+
+
 def test_top_prints_a_frame(server: ServerProcess, capsys: Capture) -> None:
     """One frame has the sessions of each model."""
     with connect_sync(server.address) as client, client.open("letters") as session:
@@ -171,6 +252,8 @@ def test_top_prints_a_frame(server: ServerProcess, capsys: Capture) -> None:
         (["inspect", __file__], 1, "not an ONNX file"),
         (["score", "/nowhere"], 1, "/nowhere: No such file"),
         (["sessions", "--address", "127.0.0.1:1", "--timeout", "0.2"], 1, "127.0.0.1:1"),
+        (["fork", "a", "--address", "127.0.0.1:1", "--timeout", "0.2"], 1, "127.0.0.1:1"),
+        (["import", "/nowhere"], 1, "/nowhere: No such file"),
         (["top", "--metrics", "127.0.0.1:1", "--once"], 1, "no metrics at 127.0.0.1:1"),
         (["serve", "/nowhere"], 1, "/nowhere"),
     ],

@@ -30,7 +30,7 @@ def test_the_demo_checks_itself(tmp_path: Path) -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "All checks passed" in done.stdout
-    assert done.stdout.count(" ok") == 4
+    assert done.stdout.count(" ok") == 6
     assert "FAILED" not in done.stdout
 
 

@@ -42,10 +42,10 @@ async def read_out(session: Session, text: str) -> bytes:
 def sent(client: Client) -> list[int]:
     """The number of chunks in each message that the client's stream, not yet begun, will have sent."""
     lengths: list[int] = []
-    open_call = client._stream._open_call
+    open_call = client._connection.stub.Stream
 
-    def open_counted() -> Any:
-        call = open_call()
+    def open_counted(**options: Any) -> Any:
+        call = open_call(**options)
         write = call.write
 
         async def count(message: step_pb2.StreamRequest) -> None:
@@ -55,7 +55,7 @@ def sent(client: Client) -> list[int]:
         call.write = count
         return call
 
-    client._stream._open_call = open_counted
+    client._connection.stub.Stream = open_counted
     return lengths
 
 
@@ -357,20 +357,34 @@ async def test_a_restarted_server_does_not_know_the_session(models: Path, server
             proxy.redirect(server.address)
 
             with pytest.raises(NotFound):
-                await session.step("b")
+                await session.step("b", timeout=1)
             async with client.open("letters") as another:
                 assert (await another.step("b")).position == 1
 
 
 async def test_a_drained_server_tells_its_sessions(models: Path) -> None:
-    """Sessions of a server that stops end with that reason."""
+    """A session of a server that has stopped waits for another, and says why if there is none."""
     with serving(models) as server:
-        async with connect(server.address, timeout=5) as client:
+        async with connect(server.address) as client:
             session = await client.open("letters")
             await session.step("a")
             server.process.terminate()
             await asyncio.to_thread(server.process.wait)
 
+            with pytest.raises(StepTimeout, match="drained"):
+                await session.step("b", timeout=0.5)
+
+
+async def test_a_session_that_was_not_stored_has_ended(models: Path) -> None:
+    """A server that has stopped without a store leaves nothing, and the next one says so for the reason it gave."""
+    with serving(models, "--store", "none") as first, serving(models, "--store", "none") as second:
+        async with Proxy(first.address) as proxy, connect(proxy.address) as client:
+            session = await client.open("letters")
+            await session.step("a")
+            first.process.terminate()
+            await asyncio.to_thread(first.process.wait)
+            proxy.redirect(second.address)
+
             with pytest.raises(SessionEnded) as ended:
-                await session.step("b")
+                await session.step("b", timeout=1)
             assert ended.value.reason == "drained"

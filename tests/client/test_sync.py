@@ -6,7 +6,7 @@ from typing import get_type_hints
 import pytest
 
 from conveyor.client import Client, InvalidArgument, Session, SyncClient, Unavailable, connect_sync
-from conveyor.client.sync import GenerateOptions, OpenOptions
+from conveyor.client.sync import ForkOptions, GenerateOptions, ImportOptions, OpenOptions, StatelessOptions
 from tests.client.serving import ServerProcess
 
 
@@ -27,6 +27,22 @@ def test_a_session_works_without_await(sync_client: SyncClient) -> None:
         assert [info.session_id for info in sync_client.sessions()] == ["plain"]
 
     assert sync_client.sessions() == []
+
+
+def test_copies_work_without_await(sync_client: SyncClient) -> None:
+    """Forks, exports, imports and steps without a session are plain calls."""
+    with sync_client.open("letters", durability="sync") as session:
+        expected = session.step("abc", outputs=["logits"])["logits"].data
+        with session.fork("forked", seed=3) as fork, sync_client.import_session(session.export(), seed=3) as copy:
+            assert fork.id == "forked"
+            assert fork.step("d").position == copy.step("d").position == 4
+        assert [info.session_id for info in sync_client.sessions("letters", stored=True)] == [session.id]
+        assert session.replayed_steps == sync_client.fenced_answers == 0
+
+    result, checkpoint = sync_client.step_stateless("a", "letters", seed=1)
+    result, checkpoint = sync_client.step_stateless("bc", "letters", checkpoint=checkpoint, outputs=["logits"])
+    assert result.position == 3
+    assert result["logits"].data == expected[len(expected) // 3 :]
 
 
 def test_generation_is_a_plain_iterator(sync_client: SyncClient) -> None:
@@ -50,8 +66,14 @@ def test_errors_are_raised_where_they_belong(sync_client: SyncClient) -> None:
 
 
 def test_both_faces_take_the_same_options() -> None:
-    """Opening and generating take the options of the async face, by name and by type."""
-    for options, method in ((OpenOptions, Client.open), (GenerateOptions, Session.generate)):
+    """Each call takes the options of the async face, by name and by type."""
+    for options, method in (
+        (OpenOptions, Client.open),
+        (ImportOptions, Client.import_session),
+        (StatelessOptions, Client.step_stateless),
+        (GenerateOptions, Session.generate),
+        (ForkOptions, Session.fork),
+    ):
         hints = get_type_hints(method)
         parameters = signature(method).parameters.values()
         keywords = [parameter.name for parameter in parameters if parameter.kind is Parameter.KEYWORD_ONLY]

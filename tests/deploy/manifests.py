@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 KUBERNETES = Path(__file__).parents[2] / "deploy" / "kubernetes"
-OVERLAYS = ("base", "gpu")
+OVERLAYS = ("base", "gpu", "valkey")
 # Written for kustomize rather than for a cluster: the kustomizations, and the overlays' patches.
 FILES = [path for path in sorted((KUBERNETES / "base").glob("*.yaml")) if path.name != "kustomization.yaml"]
 
@@ -33,9 +33,16 @@ def container() -> dict[str, Any]:
     return read("deployment.yaml")["spec"]["template"]["spec"]["containers"][0]
 
 
-def settings() -> dict[str, str]:
-    """The environment that the manifests set, the overlays' included."""
+def secrets() -> dict[str, dict[str, str]]:
+    """Name and key of the Secret that each variable of the overlay `valkey` comes from."""
+    patch = yaml.safe_load((KUBERNETES / "valkey" / "deployment.yaml").read_text())
+    variables = patch["spec"]["template"]["spec"]["containers"][0]["env"]
+    return {variable["name"]: variable["valueFrom"]["secretKeyRef"] for variable in variables}
+
+
+def settings(overlay: str = "base") -> dict[str, str]:
+    """The environment that the manifests set, but for the Secret's."""
     lines = (KUBERNETES / "base" / "settings.env").read_text().splitlines()
-    overlay = yaml.safe_load((KUBERNETES / "gpu" / "kustomization.yaml").read_text())
-    lines += [literal for generator in overlay["configMapGenerator"] for literal in generator["literals"]]
+    kustomization = yaml.safe_load((KUBERNETES / overlay / "kustomization.yaml").read_text())
+    lines += [literal for generator in kustomization["configMapGenerator"] for literal in generator.get("literals", [])]
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))

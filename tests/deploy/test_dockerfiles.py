@@ -21,11 +21,16 @@ def lock(kind: str) -> dict[str, str]:
 
 
 def wanted(kind: str) -> list[Requirement]:
-    """What pyproject.toml asks for with this extra."""
+    """What pyproject.toml asks for with this extra and that of the shared store."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    lines = project["dependencies"] + extras["server"] + extras[kind]
+    lines = project["dependencies"] + extras["server"] + extras["valkey"] + extras[kind]
     return [requirement for requirement in map(Requirement, lines) if requirement.name != project["name"]]
+
+
+def last_stage(kind: str) -> str:
+    """The part of a Dockerfile that the image itself is made by."""
+    return (ROOT / "deploy" / f"{kind}.Dockerfile").read_text().split("\nFROM ")[-1]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -50,10 +55,20 @@ def test_the_lock_satisfies_the_package(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_image_runs_the_server_without_root(kind: str) -> None:
     """The image ends as the unprivileged user whose id the manifests name, on an exec-form entry point."""
-    last = (ROOT / "deploy" / f"{kind}.Dockerfile").read_text().split("\nFROM ")[-1]
+    last = last_stage(kind)
 
     assert re.search(r"^USER 10001:10001$", last, re.MULTILINE)
     assert 'ENTRYPOINT ["conveyor", "serve", "/models"]' in last
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_image_keeps_its_state_on_a_volume(kind: str) -> None:
+    """The state folder is a volume that the user may write to, whatever the root filesystem is."""
+    last = last_stage(kind)
+
+    assert re.search(r"install --directory --owner=conveyor .* /state$", last, re.MULTILINE)
+    assert re.search(r"CONVEYOR_STATE_DIR=/state$", last, re.MULTILINE)
+    assert re.search(r"^VOLUME /state$", last, re.MULTILINE)
 
 
 @pytest.mark.parametrize("kind", KINDS)

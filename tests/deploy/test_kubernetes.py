@@ -1,18 +1,20 @@
 """The manifests are valid, agree with the server's settings and give the container no more than it needs."""
 
-from dataclasses import fields
+import re
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 
-from conveyor.rpc.health import LIVENESS
+from conveyor.rpc.health import LIVENESS, STORE
 from conveyor.server import GRACE_SECONDS
-from conveyor.settings import Settings
+from conveyor.settings import Settings, load
 
-from .manifests import FILES, OVERLAYS, container, read, render, settings
+from .manifests import FILES, KUBERNETES, OVERLAYS, container, read, render, secrets, settings
 
+DEPLOY = KUBERNETES.parent
 VERSIONS = ("1.32", kubernetes_validate.latest_version())
 # Kinds that the Prometheus operator defines; Kubernetes has no schema of them.
 OPERATOR_KINDS = {"ServiceMonitor"}
@@ -84,7 +86,8 @@ def test_the_grace_period_covers_sleep_and_drain() -> None:
     sleep = container()["lifecycle"]["preStop"]["sleep"]["seconds"]
     drain = float(settings().get("CONVEYOR_DRAIN_TIMEOUT", Settings().drain_timeout))
 
-    assert pod["terminationGracePeriodSeconds"] > sleep + drain + GRACE_SECONDS
+    # Once for the streams, once for the store.
+    assert pod["terminationGracePeriodSeconds"] > sleep + drain + 2 * GRACE_SECONDS
 
 
 def test_the_ports_are_the_servers_defaults() -> None:
@@ -103,15 +106,51 @@ def test_only_liveness_outlasts_a_drain() -> None:
     assert "service" not in container()["readinessProbe"]["grpc"]
 
 
-def test_every_variable_is_a_setting() -> None:
-    """The manifests set only what the server reads, to values that it takes."""
-    names = {f"CONVEYOR_{field.name.upper()}" for field in fields(Settings)}
+def test_no_probe_asks_for_the_store() -> None:
+    """A store that is gone takes no replica out of service and restarts none."""
+    probes = [container()[f"{kind}Probe"]["grpc"] for kind in ("startup", "readiness", "liveness")]
 
-    assert settings().keys() <= names
+    assert STORE not in {probe.get("service") for probe in probes}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_settings_are_taken(overlay: str) -> None:
+    """The server takes what the manifests set, all of it together, with the address of the README's Secret."""
+    (url,) = re.findall(r"--from-literal=url=(\S+)", (DEPLOY / "README.md").read_text())
+    secret = dict.fromkeys(secrets(), url) if overlay == "valkey" else {}
+
+    load(Namespace(config=None), settings(overlay) | secret)
+
+
+def test_the_state_folder_is_a_volume_of_the_pod() -> None:
+    """What the server keeps is outside the container, and so outlives its crash."""
+    mounts = {mount["mountPath"]: mount["name"] for mount in container()["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in read("deployment.yaml")["spec"]["template"]["spec"]["volumes"]}
+
+    assert "emptyDir" in volumes[mounts[settings()["CONVEYOR_STATE_DIR"]]]
+
+
+def test_the_readme_makes_the_secret() -> None:
+    """The Secret that the overlay of Valkey reads is made by the command in README, key by key."""
+    text = (DEPLOY / "README.md").read_text()
+
+    for secret in secrets().values():
+        assert f"kubectl create secret generic {secret['name']} " in text
+        assert f"--from-literal={secret['key']}=" in text
+
+
+def test_the_server_reaches_valkey_and_nobody_else() -> None:
+    """The base lets the server call nobody; the overlay of Valkey lets it call that and the cluster's DNS."""
+    (policy,) = (each for each in render("valkey") if each["kind"] == "NetworkPolicy")
+    ports = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+
+    assert read("network_policy.yaml")["spec"]["egress"] == []
+    assert ports == {53, 6379}
+    assert policy["spec"]["ingress"] == read("network_policy.yaml")["spec"]["ingress"]
 
 
 def test_the_container_is_confined() -> None:
-    """Not root, no privilege to gain, no capability, and nothing to write to but /tmp."""
+    """Not root, no privilege to gain, no capability, and nothing to write to but /tmp and its state."""
     pod = read("deployment.yaml")["spec"]["template"]["spec"]
     context = container()["securityContext"]
 
@@ -123,4 +162,4 @@ def test_the_container_is_confined() -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    assert [mount["mountPath"] for mount in container()["volumeMounts"]] == ["/tmp"]  # noqa: S108
+    assert [mount["mountPath"] for mount in container()["volumeMounts"]] == ["/tmp", "/state"]  # noqa: S108

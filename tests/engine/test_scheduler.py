@@ -1,5 +1,6 @@
 """Who advances together, and how far."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -137,3 +138,16 @@ def test_a_batch_leaves_the_line() -> None:
     assert batch.lengths == [3, batch.num_steps] if batch.num_steps >= 3 else [batch.num_steps] * 2
     assert [session.is_running for session in (*chosen, other)] == [True, True, False]
     assert scheduler.line() == [other]
+
+
+def test_only_sessions_of_one_constant_run_together() -> None:
+    """The line is of those that share what the first has; the others have their turn when they are first."""
+    scheduler = Scheduler(4, 64, is_ragged=True, constants=lambda rows: rows["rate"].tobytes())
+    for name, rate in zip("0123", (8, 16, 8, 16), strict=True):
+        session = make_session(name, 1)
+        session.contexts = {"rate": np.array(rate)}
+        scheduler.add(session)
+
+    assert names(scheduler.line()) == "02"
+    scheduler.form(scheduler.line())
+    assert names(scheduler.line()) == "13"

@@ -335,11 +335,11 @@ class World:
             client.is_lost |= client.session_id not in held
         # Until they have saved again, a crash loses them too.
         for client in self.clients.values():
-            while client.durability.mode is not Mode.NONE and client.session_id in held:
+            for _ in range(MAX_TRIES if client.durability.mode is not Mode.NONE and client.session_id in held else 0):
                 for replica in self.replicas:
                     if client.session_id in replica.engine:
                         session = replica.engine._core.table.get(client.session_id)
-                        replica.engine._core.checkpointer.insist(session)
+                        replica.engine._core.checkpointer.renew(session, 0.0)
                 await asyncio.sleep(0.005)
                 if await self.store.read(client.session_id):
                     break

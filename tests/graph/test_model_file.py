@@ -18,6 +18,7 @@ from conveyor.graph.model_file import model_from_proto, read_model
 from conveyor.graph.serving import Scatter, build_serving_graph
 from conveyor.signature import Axis, ContextSpec, NoiseSpec, OutputSpec, Signature, StateSpec, TensorSpec
 from tests import models
+from tests.foreign import make_old_gru, make_rated
 
 
 def set_metadata(proto: ModelProto, **entries: str) -> ModelProto:
@@ -99,11 +100,52 @@ def test_bad_metadata(entries: dict[str, str], words: str) -> None:
 
 
 def test_no_signature() -> None:
-    """A model that does not say what it is is refused with what to do."""
+    """What the graph of a model alone tells is enough, where it leaves nothing open."""
     proto = make()
+    signature = signature_of(proto)
     del proto.metadata_props[:]
-    with pytest.raises(ModelError, match=r"no conveyor\.signature; export the model with conveyor-export"):
+
+    model = model_from_proto(proto)
+
+    assert model.signature == signature
+    assert model.source == "graph"
+    assert "state h -> h_out: first and last state of the same LSTM" in model.decisions
+
+
+def test_an_open_question() -> None:
+    """A graph that leaves something open is refused, with the question and what to do."""
+    proto = models.make_step_model()[0]
+    del proto.metadata_props[:]
+    proto.graph.input[0].type.tensor_type.shape.dim[1].ClearField("dim_param")
+    proto.graph.input[0].type.tensor_type.shape.dim[0].ClearField("dim_param")
+
+    with pytest.raises(ModelError, match=r"input tokens: axis 0 is taken for .* `conveyor inspect --write`"):
         model_from_proto(proto)
+
+
+def test_the_last_word(tmp_path: Path) -> None:
+    """A signature beside the file comes before the one in it, and the fingerprint follows."""
+    path = models.save_model(tmp_path, make())
+    inside = read_model(path)
+    (tmp_path / "signature.json").write_text(replace(inside.signature, max_token=7).to_json())
+
+    beside = read_model(path)
+
+    assert (inside.source, beside.source) == ("metadata", "signature.json")
+    assert beside.signature.max_token == 7
+    assert beside.fingerprint != inside.fingerprint
+
+
+def test_a_signature_of_several_files(tmp_path: Path) -> None:
+    """A file of another name has a signature of its own name: none takes its neighbour's."""
+    (tmp_path / "signature.json").write_text("{}")
+    (tmp_path / "other.signature.json").write_text("{}")
+    onnx.save(make(), tmp_path / "one.onnx")
+    onnx.save(make(), tmp_path / "other.onnx")
+
+    assert read_model(tmp_path / "one.onnx").source == "metadata"
+    with pytest.raises(ModelError, match=r"other\.onnx: other\.signature\.json: signature: expected format 1"):
+        read_model(tmp_path / "other.onnx")
 
 
 def test_tokens_without_a_bound() -> None:
@@ -178,10 +220,10 @@ def break_input(proto: ModelProto) -> None:
     [
         (break_domain, "node Gather_0: operators of domain 'evil' are not served"),
         (break_subgraph, "node inner: operators of domain 'evil' are not served"),
-        (break_external, "weight embedding lies in another file; models of one file only are served"),
+        (break_external, "weight embedding lies in another file, which was not read"),
         (break_name, "tensor conveyor.lengths: names that start with 'conveyor.' are the server's own"),
         (break_opset(99), "opset 99 of ai.onnx is too new; export with at most 26"),
-        (break_opset(11), "opset 11 is too old; export with at least 13"),
+        (break_opset(6), "opset 6 is too old; export with at least 7"),
         (break_order, "malformed graph: Nodes in a graph must be topologically sorted"),
         (break_input, "input stray: has no role in the signature"),
     ],
@@ -196,11 +238,25 @@ def test_refused_graphs(change: Callable[[ModelProto], None], words: str) -> Non
     assert "\n" not in str(caught.value)
 
 
+def without_metadata(proto: ModelProto) -> ModelProto:
+    del proto.metadata_props[:]
+    return proto
+
+
+WHOLE = {
+    "exported": make().SerializeToString(),
+    "bare": without_metadata(make()).SerializeToString(),
+    "old": make_old_gru(9).SerializeToString(),
+    "branches": make_rated().SerializeToString(),
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
 @settings(deadline=None, max_examples=200)
 @given(edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4))
-def test_corrupt_files(edits: list[tuple[float, int]], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_corrupt_files(kind: str, edits: list[tuple[float, int]], tmp_path_factory: pytest.TempPathFactory) -> None:
     """A file with any byte changed is read, or refused in words."""
-    content = bytearray(make().SerializeToString())
+    content = bytearray(WHOLE[kind])
     for place, value in edits:
         content[int(place * len(content))] = value
     path = tmp_path_factory.getbasetemp() / "corrupt.onnx"

@@ -36,7 +36,12 @@ def signatures(draw: st.DrawFn) -> Signature:
         size = TensorSpec(**fields).num_bytes // ITEM_SIZES[str(fields["dtype"])]  # type: ignore[arg-type]
         initial = draw(st.none() | st.just(tuple(float(i) for i in range(size))))
         states.append(StateSpec(**fields, output=f"s{n}_out", initial=initial))  # type: ignore[arg-type]
-    contexts = [ContextSpec(**draw(specs(f"c{n}", False))) for n in range(draw(st.integers(0, 2)))]  # type: ignore[arg-type]
+    contexts = []
+    for n in range(draw(st.integers(0, 2))):
+        fields = draw(specs(f"c{n}", False))
+        size = TensorSpec(**fields).num_bytes // ITEM_SIZES[str(fields["dtype"])]  # type: ignore[arg-type]
+        default = draw(st.none() | st.just(tuple(float(i) for i in range(size))))
+        contexts.append(ContextSpec(**fields, default=default))  # type: ignore[arg-type]
     if contexts:
         contexts.append(ContextSpec(**draw(specs("c", False)), initialiser="c_first"))  # type: ignore[arg-type]
     kinds = st.sampled_from(DISTRIBUTIONS)
@@ -80,6 +85,16 @@ def test_bad_tensors(fields: dict[str, object], words: str) -> None:
         TensorSpec(**({"name": "x", "dtype": "float32"} | fields))  # type: ignore[arg-type]
 
 
+def test_constants() -> None:
+    """What has a value of the model's own and no batch axis is shared by a run, and keeps no sessions apart."""
+    rate = ContextSpec("rate", "int64", default=(16000,))
+    each = ContextSpec("each", "float32", (3,), Axis(batch=0), default=(1, 2, 3))
+    signature = Signature((TOKENS,), (H,), (LOGITS,), (rate, each, ContextSpec("lone", "float32")))
+
+    assert signature.constants == (rate,)
+    assert [spec.name for spec in signature.unbatched] == ["lone"]
+
+
 def test_roles() -> None:
     """What a client gives, what is computed of it, and what has a value for each step."""
     given = ContextSpec("picture", "float32", (4,), Axis(batch=0))
@@ -98,6 +113,8 @@ def test_roles() -> None:
     ("make", "words"),
     [
         (lambda: ContextSpec("c", "float32", (), Axis(time=0)), "c: a context has no time axis"),
+        (lambda: ContextSpec("c", "float32", (2,), default=(1.0,)), "c: default has 1 values, shape"),
+        (lambda: ContextSpec("c", "float32", initialiser="d", default=(1.0,)), "c: has both a default and an initial"),
         (lambda: NoiseSpec("n", "float64"), "n: noise is float32, got float64"),
         (
             lambda: NoiseSpec("n", "float32", distribution="cauchy"),
@@ -185,6 +202,8 @@ def test_bad_json(text: str) -> None:
     [
         ("states", "initialiser", 5, "h: initialiser 5 is not text"),
         ("states", "output", None, "h: output None is not text"),
+        ("states", "initial", [None], "h: initial has None where a number should be"),
+        ("inputs", "shape", None, "tokens: shape None is not a list of lengths"),
         ("outputs", "is_optional", "no", "logits: is_optional 'no' is neither true nor false"),
         ("outputs", "is_logits", 1, "logits: is_logits 1 is neither true nor false"),
     ],

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from keyword import iskeyword
 
 from conveyor import __version__
 from conveyor.errors import ConveyorError
@@ -18,6 +19,9 @@ COMMANDS = {
     "load": "have a server load a model, or what is new of it",
     "unload": "have a server let a model go",
     "sessions": "list the open sessions of a server",
+    "fork": "open a new session with the state of another",
+    "export": "write a session's state to a file",
+    "import": "open a session from a file",
     "top": "watch a server at work",
     "watch": "watch what the gates of an LSTM do while it reads a text",
 }
@@ -55,7 +59,8 @@ def _run(arguments: list[str]) -> int:
         parser.parse_args(arguments)
         return 0
     # Only this one is imported: a client's command must not wait for the server's libraries, nor need them.
-    command = import_module(f"conveyor.cli.{named}")
+    # `import` is a word that no module can be named by.
+    command = import_module(f"conveyor.cli.{named}_" if iskeyword(named) else f"conveyor.cli.{named}")
     command.add_parser(subparsers)
     status: int = command.run(parser.parse_args(arguments))
     return status

@@ -25,6 +25,17 @@ def add_parser(subparsers: Any) -> None:
     source.add_argument("path", nargs="?", type=Path, metavar="PATH", help="an ONNX file, or a folder of models")
     source.add_argument("--address", metavar="HOST:PORT", help="a server's gRPC address")
     add_timeout(parser)
+    parser.add_argument(
+        "--state",
+        action="append",
+        default=[],
+        type=_pair,
+        metavar="IN=OUT",
+        help="an input that is a state, and the output that replaces it, where the graph does not say; may be repeated",
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="write the signature beside the file, to be completed or corrected"
+    )
     parser.add_argument("--nodes", action="store_true", help="list every node, not only those off CUDA")
 
 
@@ -33,11 +44,27 @@ def run(args: argparse.Namespace) -> int:
     if args.address is not None:
         print("\n\n".join(map(describe_served, asyncio.run(_served(args)))))
         return 0
-    # What follows needs the server's libraries; asking a server does not.
-    from conveyor.cli.model_report import describe_file
-
-    print("\n\n".join(describe_file(path, all_nodes=args.nodes) for path in _files(args.path)))
+    print("\n\n".join(_report(path, args) for path in _files(args.path)))
     return 0
+
+
+def _report(path: Path, args: argparse.Namespace) -> str:
+    # These need the server's libraries; asking a server does not.
+    from conveyor.cli.model_report import describe_file
+    from conveyor.cli.signature_report import describe_proposal, proposal_of, write_signature
+
+    proposal = proposal_of(path, dict(args.state))
+    written = f"wrote {write_signature(path, proposal)}\n\n" if args.write else ""
+    if proposal is not None and (proposal.questions or (args.state and not args.write)):
+        return written + describe_proposal(path, proposal)
+    return written + describe_file(path, all_nodes=args.nodes)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    state, separator, output = text.partition("=")
+    if not (state and separator and output):
+        raise argparse.ArgumentTypeError(f"{text!r} is not IN=OUT")
+    return state, output
 
 
 def _files(path: Path) -> list[Path]:

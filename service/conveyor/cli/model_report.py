@@ -1,17 +1,18 @@
 """What `inspect` tells of a model file. Imports the server's libraries."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from conveyor.cli.signature_report import section
 from conveyor.cli.table import format_bytes, format_table
 from conveyor.engine.limits import Device
 from conveyor.engine.ort import make_session, node_placement
 from conveyor.graph.model_file import ModelFile, read_model
 from conveyor.graph.placement import CUDA, NodePlacement, cuda_placement
 from conveyor.graph.serving import Scatter, ServingGraph, build_serving_graph
-from conveyor.signature import Axis, OutputSpec, Signature, StateSpec, TensorSpec
+from conveyor.signature import Axis, ContextSpec, OutputSpec, Signature, StateSpec, TensorSpec
 
 MAX_CELL = 90
 
@@ -27,6 +28,7 @@ def describe_file(path: Path, *, all_nodes: bool = False) -> str:
     parts = (
         _summary(path, model),
         _tensors(model),
+        section("proposed from the graph", model.decisions) if model.decisions else "",
         _batching(graph),
         _on_cpu(graph),
         _on_cuda(graph, all_nodes),
@@ -42,6 +44,7 @@ def _summary(path: Path, model: ModelFile) -> str:
         (
             str(path),
             f"  fingerprint  {model.fingerprint}",
+            f"  signature    {model.source}",
             f"  weights      {format_bytes(weights)}",
             f"  state        {format_bytes(model.signature.state_bytes)} per session",
             f"  context      {format_bytes(model.signature.context_bytes)} per session",
@@ -68,7 +71,7 @@ def _tensors(model: ModelFile) -> str:
         *(_row("noise", each, each.distribution) for each in signature.noises),
         *(_row("state", each, _state_note(each)) for each in signature.states),
         *(_row("output", each, _output_note(each)) for each in signature.outputs),
-        *(_row("context", each, _first(each.initialiser)) for each in signature.contexts),
+        *(_row("context", each, _context_note(each)) for each in signature.contexts),
     ]
     return format_table(("ROLE", "NAME", "DTYPE", "SHAPE", "AXES", "BYTES", ""), rows, "  ")
 
@@ -80,6 +83,12 @@ def _row(role: str, spec: TensorSpec, note: str = "") -> tuple[str, ...]:
 
 def _state_note(spec: StateSpec) -> str:
     return f"-> {spec.output}{'; ' + _first(spec.initialiser) if spec.initialiser else ''}"
+
+
+def _context_note(spec: ContextSpec) -> str:
+    if spec.default is not None:
+        return f"{', '.join(f'{value:g}' for value in spec.default)} unless a session has its own"
+    return _first(spec.initialiser)
 
 
 def _output_note(spec: OutputSpec) -> str:
@@ -99,17 +108,20 @@ def _axes(axis: Axis) -> str:
 
 def _batching(graph: ServingGraph) -> str:
     if not graph.can_batch:
-        lines = ["one session in a run: the graph has no batch axis"]
+        lines = [f"one session in a run: {graph.signature.unbatched[0].name} has no batch axis"]
     elif graph.is_ragged:
         lines = ["chunks of any lengths run together"]
     else:
         lines = ["chunks of equal lengths run together", f"not of any lengths: {graph.not_ragged_because}"]
+    if graph.signature.constants:
+        shared = ", ".join(context.name for context in graph.signature.constants)
+        lines.append(f"only sessions of one {shared} run together")
     if graph.max_steps is not None:
         lines.append(f"at most {graph.max_steps} steps in a run")
     if graph.batch_dependent_ops:
         operators = ", ".join(graph.batch_dependent_ops)
         lines.append(f"answers depend, within rounding, on the others in a run: {operators}")
-    return _section("batching", lines)
+    return section("batching", lines)
 
 
 def _on_cpu(graph: ServingGraph) -> str:
@@ -117,7 +129,7 @@ def _on_cpu(graph: ServingGraph) -> str:
     placed = node_placement(session)
     counts = Counter(node.op_type for node in placed)
     lines = [f"{len(placed)} nodes once optimised, as ONNX Runtime tells: {_counted(counts)}"]
-    return _section("on the CPU", lines)
+    return section("on the CPU", lines)
 
 
 def _on_cuda(graph: ServingGraph, all_nodes: bool) -> str:
@@ -126,7 +138,7 @@ def _on_cuda(graph: ServingGraph, all_nodes: bool) -> str:
     lines = [f"{len(nodes) - len(away)} of {len(nodes)} nodes, by the rules of ONNX Runtime's CUDA provider"]
     shown: Sequence[NodePlacement] = nodes if all_nodes else away
     rows = [(node.name or "(unnamed)", node.op_type, node.provider.removesuffix("ExecutionProvider")) for node in shown]
-    text = _section("on CUDA", lines)
+    text = section("on CUDA", lines)
     if not shown:
         return text
     reasons = [(*row, node.reason) for row, node in zip(rows, shown, strict=True)]
@@ -139,13 +151,9 @@ def _counted(counts: Counter[str]) -> str:
 
 def _provenance(provenance: dict[str, Any]) -> str:
     lines = [f"{key}: {_short(value)}" for key, value in provenance.items()]
-    return _section("provenance", lines) if lines else ""
+    return section("provenance", lines) if lines else ""
 
 
 def _short(value: Any) -> str:
     text = " ".join(str(value).split())
     return text if len(text) <= MAX_CELL else f"{text[:MAX_CELL]}..."
-
-
-def _section(title: str, lines: Iterable[str]) -> str:
-    return "\n".join((f"  {title}", *(f"    {line}" for line in lines)))

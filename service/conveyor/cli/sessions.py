@@ -17,10 +17,11 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "sessions",
         help="list the open sessions of a server",
-        description="Lists the open sessions of a server, oldest first.",
+        description="Lists the open sessions of a server, oldest first, or those of its store.",
     )
     add_address(parser)
     parser.add_argument("--model", default="", help="only sessions of this model")
+    parser.add_argument("--stored", action="store_true", help="those in the store, held by any server or by none")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
 async def _sessions(args: argparse.Namespace) -> list[SessionInfo]:
     async with connected(args) as client:
-        return await client.sessions(args.model)
+        return await client.sessions(args.model, stored=args.stored)
 
 
 def _row(session: SessionInfo, now: datetime) -> tuple[str, ...]:
@@ -41,7 +42,7 @@ def _row(session: SessionInfo, now: datetime) -> tuple[str, ...]:
         session.session_id,
         f"{session.model_name}/{session.model_version}",
         str(session.position),
-        "resident" if session.is_resident else "spilled",
+        session.residence,
         format_bytes(session.state_bytes),
         format_seconds((now - session.create_time).total_seconds()),
         format_seconds((session.expire_time - now).total_seconds()),

@@ -1,6 +1,7 @@
 """Talks to a Conveyor server: sessions that are stepped, scored and generated from. Needs grpcio and protobuf alone."""
 
 from conveyor.client.client import Client, connect
+from conveyor.client.durability import Durability
 from conveyor.client.errors import (
     Aborted,
     AlreadyExists,
@@ -9,6 +10,7 @@ from conveyor.client.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
+    ReplayLost,
     ResourceExhausted,
     ServerError,
     SessionEnded,
@@ -27,11 +29,13 @@ __all__ = [
     "Client",
     "ClientError",
     "DeadlineExceeded",
+    "Durability",
     "FailedPrecondition",
     "GeneratedToken",
     "InvalidArgument",
     "Model",
     "NotFound",
+    "ReplayLost",
     "ResourceExhausted",
     "ServerError",
     "Session",

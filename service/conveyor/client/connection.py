@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 import grpc
 
 from conveyor.client.backoff import Backoff
-from conveyor.client.errors import ClientError, InvalidArgument, Unavailable, from_call
+from conveyor.client.errors import ClientError, DeadlineExceeded, InvalidArgument, Unavailable, from_call
+from conveyor.client.patience import Patience
+from conveyor.client.shards import Shards, metadata_of
 from conveyor.v1 import sequence_service_pb2_grpc
 
 Response = TypeVar("Response")
@@ -25,6 +27,9 @@ _CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_reconnect_backoff_ms", 2000),
 ]
 
+# A single call may take long for good reasons: contexts are computed in it.
+_QUIET_SECONDS = 5.0
+
 # A year. gRPC takes a deadline that is too far away for one that has passed.
 _LONGEST_SECONDS = 365 * 86_400.0
 
@@ -33,13 +38,15 @@ class Connection:
     """One channel. `timeout` is how many seconds a single call may take, retries included.
 
     Raises:
-        InvalidArgument: the timeout is not a number.
+        InvalidArgument: the timeout is not a number, or there are no shards.
     """
 
-    def __init__(self, address: str, timeout: float) -> None:
+    def __init__(self, address: str, timeout: float, num_shards: int) -> None:
         self.address = address
+        self.shards = Shards(num_shards)
         self._timeout = _bounded(timeout)
         self._is_closed = False
+        self.fenced_answers = 0  # answers that were dropped because their server had lost the session
         self.channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
         self.stub: Any = _STUB(self.channel)
 
@@ -57,21 +64,29 @@ class Connection:
         method: Callable[..., Awaitable[Response]],
         request: object,
         timeout: float | None = None,
+        shard: str | None = None,
     ) -> Response:
         """Calls until it succeeds, fails for good, or `timeout` runs out. The request must be idempotent.
+
+        A server that is silent for some seconds is asked again: the call may come to another. `shard` is the session's.
 
         Raises:
             ClientError: the last failure.
         """
-        backoff = Backoff()
+        backoff, patience = Backoff(), Patience(_QUIET_SECONDS)
         deadline = monotonic() + self.seconds(timeout)
+        metadata = metadata_of(shard)
         while True:
             self.check_open()
+            seconds = min(deadline - monotonic(), patience.limit())
             try:
-                return await method(request, timeout=max(deadline - monotonic(), 0.001))
+                return await method(request, timeout=max(seconds, 0.001), metadata=metadata)
             except grpc.aio.AioRpcError as failure:
                 error = from_call(failure)
-            await sleep_before_retry(error, backoff, deadline)
+            if isinstance(error, DeadlineExceeded) and monotonic() < deadline:
+                patience.lose()
+            else:
+                await sleep_before_retry(error, backoff, deadline)
 
     async def close(self) -> None:
         """Closes the channel; calls in flight are cancelled."""
@@ -81,8 +96,15 @@ class Connection:
 
 async def sleep_before_retry(error: ClientError, backoff: Backoff, deadline: float) -> None:
     """Waits before the next attempt. Raises `error` if another is of no use, or would come after the deadline."""
+    if not error.is_retriable:
+        raise error
+    await pause(error, backoff, deadline)
+
+
+async def pause(error: ClientError, backoff: Backoff, deadline: float) -> None:
+    """Waits before the next attempt. Raises `error` if that would come after the deadline."""
     delay = backoff.next(error.retry_after)
-    if not error.is_retriable or monotonic() + delay >= deadline:
+    if monotonic() + delay >= deadline:
         raise error
     await asyncio.sleep(delay)
 

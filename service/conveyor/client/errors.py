@@ -6,6 +6,7 @@ ClientError                 `code`, `field`, `position`, `retry_after`
 │   └── SessionEnded        the server ended the session and said why: `reason`
 ├── AlreadyExists           a session of that id is open
 ├── WrongPosition           the session is elsewhere: at `position`
+│   └── ReplayLost          it came back at `position`, before inputs that are no longer kept
 ├── Aborted                 another request of the session stood in the way, or one before it failed
 ├── ResourceExhausted       the server is full
 ├── Unavailable             no connection, or the server is draining
@@ -24,7 +25,8 @@ from conveyor.v1 import step_pb2
 
 Code = grpc.StatusCode
 
-_RETRIED = {Code.UNAVAILABLE, Code.ABORTED, Code.RESOURCE_EXHAUSTED}
+# CANCELLED is a proxy's or a server's doing: a call that this client cancels has nobody left to tell.
+_RETRIED = {Code.UNAVAILABLE, Code.ABORTED, Code.RESOURCE_EXHAUSTED, Code.CANCELLED}
 # gRPC's words for a message that is longer than the other side takes.
 _TOO_LARGE = "larger than max"
 # A connection that breaks under a call shows as INTERNAL where the peer reset the stream, or while the call starts.
@@ -78,7 +80,7 @@ class NotFound(ClientError):
 
 
 class SessionEnded(NotFound):
-    """The server ended the session. `reason` is one of closed, idle, lifetime, drained, unloaded."""
+    """The server ended the session. `reason` is one of closed, idle, lifetime, drained, unloaded, moved."""
 
     def __init__(self, session_id: str, reason: str, position: int) -> None:
         super().__init__(f"session {session_id} has ended at position {position}: {reason}", position=position)
@@ -95,6 +97,19 @@ class WrongPosition(ClientError):
     """The session is not where the request has it; `position` is its own."""
 
     default_code = Code.OUT_OF_RANGE
+
+
+class ReplayLost(WrongPosition):
+    """The session came back behind what was answered, and the inputs since then are not all kept.
+
+    `position` is where it is now, and where the next step goes on: give again what came after it, or open a new one.
+    """
+
+    def __init__(self, session_id: str, position: int, start: int) -> None:
+        super().__init__(
+            f"session {session_id} came back at position {position}; its inputs before position {start} are not kept",
+            position=position,
+        )
 
 
 class Aborted(ClientError):

@@ -9,7 +9,7 @@ from conveyor.client.errors import InvalidArgument
 from conveyor.client.message import message_from
 from conveyor.client.results import Model
 from conveyor.client.tensor import Tensor
-from conveyor.v1 import step_pb2
+from conveyor.v1 import step_pb2, tensor_pb2
 
 Tokens: TypeAlias = str | int | Sequence[int]
 # Text or tokens for a language model; the number of steps for a model that takes no inputs; else arrays
@@ -85,6 +85,11 @@ def _tensors(data: Inputs, model: Model) -> dict[str, Tensor]:
         data = {model.inputs[0].name: data}
     dtypes = {info.name: info.dtype for info in model.inputs}
     return {name: tensor_from(value, dtypes.get(name, "float32")) for name, value in data.items()}
+
+
+def contexts_from(contexts: Mapping[str, Any] | None) -> dict[str, tensor_pb2.Tensor]:
+    """The wire's form of contexts by name."""
+    return {name: tensor_from(value, "float32").to_message() for name, value in (contexts or {}).items()}
 
 
 def tensor_from(value: Any, dtype: str) -> Tensor:

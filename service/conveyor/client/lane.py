@@ -1,34 +1,37 @@
-"""The chunks of one session that are on their way, in order, and what becomes of them when one fails. No I/O."""
+"""The chunks of one session that are on their way, in order, and what becomes of them when one fails. No I/O.
 
-import asyncio
+An answer is taken only if it is the next one due, and of no lower epoch than any before it; else it is asked for again.
+So each goes to its caller once and in order, whichever servers held the session meanwhile.
+"""
+
 from collections import deque
+from typing import TYPE_CHECKING
 
 from conveyor.client.backoff import Backoff
-from conveyor.client.errors import Aborted, ClientError, NotFound, SessionEnded, StepTimeout, WrongPosition
+from conveyor.client.errors import (
+    Aborted,
+    ClientError,
+    NotFound,
+    ReplayLost,
+    ResourceExhausted,
+    SessionEnded,
+    StepTimeout,
+    WrongPosition,
+)
+from conveyor.client.pending import Pending
+from conveyor.client.replay import Replay
 from conveyor.v1 import step_pb2
 
+if TYPE_CHECKING:
+    from conveyor.client.stream import Stream
 
-class Pending:
-    """A chunk that waits for its answer. `is_sent` is False while it waits to be sent (again)."""
-
-    __slots__ = ("chunk", "deadline", "future", "is_sent", "lane", "num_steps", "request_id")
-
-    def __init__(
-        self,
-        lane: "Lane",
-        chunk: step_pb2.Chunk,
-        request_id: int,
-        num_steps: int,
-        deadline: float,
-        future: "asyncio.Future[step_pb2.StepResult]",
-    ) -> None:
-        self.lane = lane
-        self.chunk = chunk
-        self.request_id = request_id
-        self.num_steps = num_steps
-        self.deadline = deadline
-        self.future = future
-        self.is_sent = False
+# After these the session lives on in the store, if its server has one.
+_GOES_ON = {"drained", "moved"}
+# A chunk that failed so was not taken.
+_UNTAKEN = {Aborted.default_code, NotFound.default_code, ResourceExhausted.default_code, WrongPosition.default_code}
+# After a lost connection another server may have been asked, which has never heard of the session, until the right one
+# is back. For so many seconds NOT_FOUND is not believed.
+DOUBT_SECONDS = 5.0
 
 
 class Lane:
@@ -36,23 +39,48 @@ class Lane:
 
     `position` is what the server has confirmed; `next_position` counts the chunks in flight.
     `is_loose` is set where the server may be further than it has told: after a generation that was left early.
+    `epoch` is the highest seen. `replay` is None for a session that is never sent again.
     """
 
     __slots__ = (
         "__weakref__",
         "_backoff",
-        "_ended",
+        "_doubt",
+        "_doubt_ends",
+        "_end",
+        "_is_ended",
         "chunks",
+        "epoch",
+        "is_adrift",
         "is_loose",
+        "is_new",
+        "must_resume",
         "next_position",
         "position",
+        "replay",
+        "replayed_steps",
         "session_id",
+        "shard",
+        "stream",
     )
 
-    def __init__(self, session_id: str, position: int) -> None:
+    def __init__(
+        self, session_id: str, position: int, *, shard: str = "", epoch: int = 0, replay: Replay | None = None
+    ) -> None:
         self.session_id = session_id
+        self.shard = shard
+        self.epoch = epoch
+        self.replay = replay
+        self.replayed_steps = 0
         self.chunks: deque[Pending] = deque()
-        self._ended: tuple[str, int] | None = None
+        self.stream: Stream | None = None
+        self.is_new = True  # nothing was answered on its stream
+        self.is_adrift = False  # its stream leads elsewhere than the session: it is to take another
+        self.must_resume = False  # answers are lost: the session is to go back to where they can be given again
+        self._end: tuple[str, int] | None = None
+        self._is_ended = False
+        self._doubt: NotFound | None = None
+        self._doubt_ends = 0.0
         self._backoff: Backoff | None = None
         self.settle(position)
 
@@ -60,77 +88,204 @@ class Lane:
         """Takes the server's word for the position; nothing may be in flight."""
         self.position = self.next_position = position
         self.is_loose = False
+        if self.replay is not None and self.replay.end != position:
+            self.replay.reset(position)
+
+    def join(self, stream: "Stream") -> None:
+        """Takes a stream to go on, which leads to where the session's shard is now."""
+        self.stream = stream
+        self.is_new = True
+        self.is_adrift = False
+
+    def found(self, position: int, epoch: int) -> None:
+        """Takes what a server tells of a session that it was asked to resume.
+
+        If it is behind what was answered, the next chunk will find out too, and lead it back here.
+        """
+        if self.sees(epoch) and not self.chunks and position >= self.position:
+            self.settle(position)
+
+    def went_back(self, epoch: int) -> None:
+        """Takes the news that a server has the session where all answers can be had again."""
+        self.sees(epoch)
+        self.must_resume = False
+        for pending in self.chunks:
+            pending.may_be_taken = False  # what is refused now is not what was taken
 
     @property
     def is_ended(self) -> bool:
         """True after the news of the session's end."""
-        return self._ended is not None
+        return self._is_ended
 
     def check_open(self) -> None:
-        """Raises SessionEnded if the server has ended the session."""
-        if self._ended is not None:
-            raise SessionEnded(self.session_id, *self._ended)
+        """Raises SessionEnded if the server has ended the session for good."""
+        if self._is_ended and self._end is not None:
+            raise SessionEnded(self.session_id, *self._end)
+
+    def explained(self, error: ClientError) -> ClientError:
+        """The same failure, or SessionEnded where that is what it means."""
+        if isinstance(error, NotFound) and self._end is not None:
+            return SessionEnded(self.session_id, *self._end)
+        return error
 
     def end(self, reason: str, position: int) -> None:
-        """Takes the news that the server has ended the session."""
-        self._ended = (reason, position)
+        """Takes the news that the server has ended the session. It may go on elsewhere."""
+        self._end = (reason, position)
+        self._is_ended = reason not in _GOES_ON
+        self.is_new = self.is_adrift = not self._is_ended
+
+    def lose(self, now: float) -> None:
+        """Takes the news that the connection or the server was lost."""
+        self._doubt_ends = now + DOUBT_SECONDS
+        for pending in self.chunks:
+            pending.may_be_taken |= pending.is_sent
+
+    def doubts(self, now: float) -> bool:
+        """True while NOT_FOUND may come from a server that has never heard of the session."""
+        return not self._is_ended and now < self._doubt_ends
 
     def append(self, pending: Pending) -> bool:
-        """Puts a chunk behind those in flight, at its position. False if it must wait for `unsent`."""
-        pending.chunk.position = self.next_position
+        """Puts a chunk behind those in flight, at its position. False if it must wait for `restart`."""
+        chunk = pending.chunk
+        chunk.position = self.next_position
         if self.chunks:
-            pending.chunk.acknowledged_position = self.position
+            chunk.acknowledged_position = self.position
+        if self.epoch:
+            chunk.epoch = self.epoch
         self.next_position += pending.num_steps
         is_free = not self.chunks or self.chunks[0].is_sent
         self.chunks.append(pending)
         return is_free
 
-    def answered(self, pending: Pending, result: step_pb2.StepResult) -> None:
-        """Takes the answer of the oldest chunk."""
-        self.chunks.remove(pending)  # the oldest: found at once
-        self.position = result.position
-        self.is_loose = False
+    def answered(self, pending: Pending, result: step_pb2.StepResult) -> bool:
+        """Takes the answer of the oldest chunk. False if this is none to take: it must be asked for again."""
+        is_fenced = result.epoch != self.epoch and not self.sees(result.epoch)
+        if is_fenced or self.chunks[0] is not pending:
+            pending.is_sent, pending.may_be_taken = False, True
+            return False
+        self.chunks.popleft()
         self._backoff = None
+        if self.is_new:
+            self.is_new = self.is_adrift = False
+            self._end = self._doubt = None
+        if pending.future is None:
+            self.replayed_steps += pending.num_steps
+            return True
+        self.position = position = result.position
+        self.is_loose = False
+        if self.replay is not None:
+            self.replay.keep(pending.chunk, position - pending.num_steps, pending.num_steps)
+            self.stored(result.durable_position)
         if not pending.future.done():
             pending.future.set_result(result)
+        return True
+
+    def sees(self, epoch: int) -> bool:
+        """Takes note of an epoch; False if it is lower than one before it: a server speaks that lost the session."""
+        if epoch < self.epoch:
+            return False
+        self.epoch = epoch
+        return True
+
+    def stored(self, durable_position: int) -> None:
+        """Takes the news of a checkpoint: what came before it need not be sent again."""
+        if self.replay is not None and durable_position > self.replay.start:
+            self.replay.forget(min(durable_position, self.position))
+
+    def drew(self, position: int, tokens: list[int]) -> None:
+        """Takes tokens that a generation consumed, of its prompt and drawn, which lead to a position."""
+        if self.replay is not None:
+            self.replay.keep_generated(position - len(tokens), tokens)
+        self._end = None
+        self.position = self.next_position = position
 
     def failed(self, pending: Pending, error: ClientError, now: float) -> list[Pending]:
         """Takes the failure of a chunk. Returns the chunks that are given up; the others wait to be sent again."""
         pending.is_sent = False
-        if isinstance(error, WrongPosition) and self.is_loose and error.position is not None:
-            self._rebase(error.position)
-            return []
-        is_behind = self.chunks[0] is not pending  # one ahead of it failed first and will be sent again
-        if (is_behind and isinstance(error, Aborted | WrongPosition)) or (
-            error.is_retriable and now < pending.deadline
-        ):
+        pending.may_be_taken |= error.code not in _UNTAKEN
+        if self.chunks[0] is not pending:  # one ahead of it failed first and will be sent again
+            if isinstance(error, Aborted | WrongPosition | NotFound):
+                return []
+        elif isinstance(error, WrongPosition) and error.position is not None:
+            return self._follow(pending, error, error.position)
+        if now < pending.deadline and (error.is_retriable or self._looks_elsewhere(error, now)):
             return []
         return self.give_up(pending, error)
 
+    def _looks_elsewhere(self, error: ClientError, now: float) -> bool:
+        """Whether to take another stream, because this one may lead elsewhere than the session."""
+        if not isinstance(error, NotFound) or self._is_ended:
+            return False
+        # A session that was just opened may be where its shard is by now, and the stream where it was; and one that is
+        # stored may be another server's by now.
+        self.is_adrift = self.doubts(now) or (self._doubt is None and (self.is_new or self.epoch > 0))
+        self._doubt = error
+        return self.is_adrift
+
+    def _follow(self, pending: Pending, error: WrongPosition, position: int) -> list[Pending]:
+        """Goes to where the server has the session, from where the oldest chunk has it."""
+        if self.is_loose and position >= self.position:
+            self._rebase(position)
+            return []
+        if not pending.is_replay and position > pending.chunk.position:
+            if not (self.epoch and pending.may_be_taken):
+                return self.give_up(pending, error)  # somebody else moved the session, or its answer is lost
+            self.must_resume = True
+            return []
+        try:
+            return self._rewind(position)
+        except ReplayLost as lost:
+            return self.give_up(pending, lost)
+
     def _rebase(self, position: int) -> None:
-        self.is_loose = False
-        self.next_position = position
+        self.settle(position)
         for pending in self.chunks:
             pending.chunk.position = self.next_position
             self.next_position += pending.num_steps
 
+    def _rewind(self, position: int) -> list[Pending]:
+        """Puts before the chunks in flight what leads to them from a position. Returns what stood there."""
+        again: list[Pending] = []
+        if position < self.position:
+            if self.replay is None:
+                raise ReplayLost(self.session_id, position, self.position)
+            again = [Pending(self, chunk, num_steps) for chunk, num_steps in self.replay.after(position)]
+        former = self._drop_replays()
+        self.chunks.extendleft(reversed(again))
+        return former
+
+    def _drop_replays(self) -> list[Pending]:
+        dropped: list[Pending] = []
+        while self.chunks and self.chunks[0].is_replay:
+            dropped.append(self.chunks.popleft())
+        return dropped
+
     def give_up(self, pending: Pending, error: ClientError) -> list[Pending]:
-        """Fails a chunk, and those behind it unless it was consumed. Returns them."""
+        """Fails a chunk, and those behind it unless it was consumed. Returns them, and what was sent for their sake."""
+        error = self.explained(error)
         start = pending.chunk.position
-        if isinstance(error, NotFound) and self._ended is not None:
-            error = SessionEnded(self.session_id, *self._ended)
-        if isinstance(error, WrongPosition) and error.position is not None and error.position > start:
-            # It was consumed and its answer is lost; those behind it may still be answered.
-            lost = [pending]
-        else:
-            lost = list(self.chunks)[self.chunks.index(pending) :]
+        was_consumed = isinstance(error, WrongPosition) and error.position is not None and error.position > start
+        # If it was, those behind it may still be answered.
+        lost = [pending] if was_consumed else list(self.chunks)[self.chunks.index(pending) :]
         for each in lost:
             self.chunks.remove(each)
-            is_told = each is pending or isinstance(error, NotFound)
-            _fail(each, error if is_told else Aborted(f"a step before it failed: {error.message}"))
-        if not self.chunks or len(lost) > 1:
-            self.next_position = start if error.position is None else error.position
+        _tell([each for each in lost if not each.is_replay], error)
+        if all(each.is_replay for each in self.chunks):
+            lost += self._drop_replays()
+            self._go_on(start, error)
+        elif was_consumed:
+            self.position = start + pending.num_steps
+        else:
+            self.next_position = start
         return lost
+
+    def _go_on(self, start: int, error: ClientError) -> None:
+        """Decides where the next chunk begins, now that none is in flight."""
+        self._doubt = None
+        if error.position is not None and isinstance(error, WrongPosition):
+            self.settle(error.position)
+        else:
+            self.next_position = max(start, self.position)
 
     def expired(self, pending: Pending) -> list[Pending]:
         """Gives up a chunk whose deadline has passed, and those behind it. Returns them.
@@ -138,22 +293,34 @@ class Lane:
         The next chunk will have its position. If it was taken, the server answers the same chunk from the kept answer
         and refuses any other: nothing is taken twice.
         """
-        return self.give_up(pending, StepTimeout("no answer in time", position=pending.chunk.position))
+        why = "no answer in time" + (f" since its server ended the session: {self._end[0]}" if self._end else "")
+        return self.give_up(pending, self._doubt or StepTimeout(why, position=pending.chunk.position))
 
     @property
     def must_resend(self) -> bool:
         """True if chunks wait to be sent again, and no answer is due that could still change which."""
         return bool(self.chunks) and not any(pending.is_sent for pending in self.chunks)
 
+    def restart(self) -> deque[Pending]:
+        """All that is to be sent again, in order, with what has been learnt since."""
+        self.must_resume = False
+        for pending in self.chunks:
+            pending.is_sent = True
+            pending.chunk.acknowledged_position = self.position
+            if self.epoch:
+                pending.chunk.epoch = self.epoch
+        return self.chunks
+
     def retry_delay(self, error: ClientError) -> float:
-        """Seconds until `unsent` may be sent."""
-        if isinstance(error, WrongPosition):
+        """Seconds until `restart`."""
+        is_first, self._backoff = self._backoff is None, self._backoff or Backoff()
+        if is_first and isinstance(error, WrongPosition):
             return 0.0
-        if self._backoff is None:
-            self._backoff = Backoff()
         return self._backoff.next(error.retry_after)
 
 
-def _fail(pending: Pending, error: ClientError) -> None:
-    if not pending.future.done():
-        pending.future.set_exception(error)
+def _tell(lost: list[Pending], error: ClientError) -> None:
+    """Fails chunks for an error of the first of them."""
+    for number, each in enumerate(lost):
+        is_told = number == 0 or isinstance(error, NotFound)
+        each.fail(error if is_told else Aborted(f"a step before it failed: {error.message}"))

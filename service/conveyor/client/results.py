@@ -5,11 +5,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from conveyor.client.durability import Durability, durability_from
 from conveyor.client.tensor import DTYPE_NAMES, Tensor
 from conveyor.signature.vocabulary import Vocabulary
 from conveyor.v1 import generate_pb2, model_pb2, session_pb2, step_pb2
 
 _FINISH_REASONS = {generate_pb2.FINISH_REASON_LENGTH: "length", generate_pb2.FINISH_REASON_STOP: "stop"}
+
+_RESIDENCES = {
+    session_pb2.RESIDENCE_RESIDENT: "resident",
+    session_pb2.RESIDENCE_SPILLED: "spilled",
+    session_pb2.RESIDENCE_STORED: "stored",
+}
 
 
 class TopToken(NamedTuple):
@@ -76,7 +83,7 @@ class GeneratedToken:
 class TensorInfo:
     """A tensor of a model's signature: per session, without batch and time axes.
 
-    An output that `is_optional` is computed only in runs in which somebody asks for it.
+    An output that `is_optional` is computed only in runs in which somebody asks for it; a context may be left out.
     """
 
     name: str
@@ -110,7 +117,11 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """A session as the server tells of it."""
+    """A session as the server tells of it.
+
+    `residence` is `resident`, `spilled`, or `stored` if only the store has it. `durable_position` is that of its newest
+    checkpoint there, None while there is none; `epoch` counts the servers that have owned it, 0 if it is not stored.
+    """
 
     session_id: str
     model_name: str
@@ -119,8 +130,11 @@ class SessionInfo:
     seed: int
     create_time: datetime
     expire_time: datetime
-    is_resident: bool
+    residence: str
     state_bytes: int
+    durability: Durability
+    durable_position: int | None
+    epoch: int
 
 
 def top_tokens(
@@ -198,6 +212,9 @@ def session_from(message: session_pb2.Session) -> SessionInfo:
         seed=message.seed,
         create_time=message.create_time.ToDatetime(tzinfo=UTC),
         expire_time=message.expire_time.ToDatetime(tzinfo=UTC),
-        is_resident=message.residence == session_pb2.RESIDENCE_RESIDENT,
+        residence=_RESIDENCES.get(message.residence, "spilled"),
         state_bytes=message.state_bytes,
+        durability=durability_from(message.durability),
+        durable_position=message.durable_position if message.HasField("durable_position") else None,
+        epoch=message.epoch,
     )

@@ -3,19 +3,22 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self
 
+from conveyor.client.catch_up import call_at_position, resume
 from conveyor.client.connection import Connection
+from conveyor.client.durability import Durability, durability_message
 from conveyor.client.errors import ClientError, NotFound
 from conveyor.client.generation import GenerationCall, request_from
 from conveyor.client.inputs import Inputs, Tokens, chunk_from, outputs_from, tokens_from
 from conveyor.client.lane import Lane
 from conveyor.client.message import message_from
+from conveyor.client.opening import Opening, opened
 from conveyor.client.results import GeneratedToken, Model, SessionInfo, StepResult, session_from
-from conveyor.client.stream import Stream
+from conveyor.client.streams import Streams
 from conveyor.v1 import session_pb2, step_pb2
 
 # Of a long text: enough in flight to hide the round trip, few enough that other sessions have their turn.
@@ -33,12 +36,14 @@ class Session:
 
     Steps may be called without awaiting those before: they are taken in the order of the calls. A step whose caller is
     cancelled is taken all the same, and its answer dropped.
+
+    A session that is stored goes on by itself when its server is lost; every answer comes once and in order.
     """
 
-    def __init__(self, connection: Connection, stream: Stream, lane: Lane, model: Model) -> None:
+    def __init__(self, connection: Connection, streams: Streams, lane: Lane, model: Model) -> None:
         self.model = model
         self._connection = connection
-        self._stream = stream
+        self._streams = streams
         self._lane = lane
 
     @property
@@ -50,6 +55,11 @@ class Session:
     def position(self) -> int:
         """Number of steps that the server has confirmed."""
         return self._lane.position
+
+    @property
+    def replayed_steps(self) -> int:
+        """Number of steps that were sent again, because a server was lost before it had stored them."""
+        return self._lane.replayed_steps
 
     async def step(
         self,
@@ -66,6 +76,7 @@ class Session:
 
         Raises:
             StepTimeout: no answer in time; the same input again is taken once.
+            ReplayLost: the session came back behind what was answered, and not all inputs since then are kept.
             ClientError: anything else.
         """
         chunk, num_steps = chunk_from(self._lane.session_id, data, self.model)
@@ -73,7 +84,7 @@ class Session:
         if wanted is not None:
             chunk.outputs.CopyFrom(wanted)
         seconds = self._connection.seconds(timeout)
-        return StepResult(await self._stream.submit(self._lane, chunk, num_steps, seconds), self.model.vocabulary)
+        return StepResult(await self._streams.submit(self._lane, chunk, num_steps, seconds), self.model.vocabulary)
 
     async def score(self, data: Tokens, timeout: float | None = None) -> list[float]:
         """Consumes text or tokens; gives the natural logarithm of each token's probability given all before it.
@@ -95,7 +106,7 @@ class Session:
                     results.append(await in_flight.popleft())
                 part = tokens[start : start + CHUNK_STEPS]
                 chunk = message_from(step_pb2.Chunk, session_id=self.id, tokens=part, **want)
-                in_flight.append(self._stream.submit(self._lane, chunk, len(part), seconds))
+                in_flight.append(self._streams.submit(self._lane, chunk, len(part), seconds))
             while in_flight:
                 results.append(await in_flight.popleft())
         finally:
@@ -122,7 +133,8 @@ class Session:
 
         The options are those of `GenerateRequest` and `Sampling` in the protocol; None and 0 take its defaults. The
         prompt may be empty right after a generation or a score. Leaving early stops the server at the last token it
-        had sent, which can be some further than those read. `timeout` bounds the wait for each token, in seconds.
+        had sent, which can be some further than those read. `timeout` bounds the wait for each token, in seconds. If
+        the connection or the server is lost, the text goes on where it was.
 
         A prompt of more than `WHOLE_PROMPT_STEPS` tokens is consumed in chunks, and those that come before a failure
         stay consumed.
@@ -150,22 +162,77 @@ class Session:
                 yield token
 
     async def refresh(self) -> SessionInfo:
-        """Asks the server for the session as it is, and takes its position. Nothing may be in flight."""
+        """Asks the server for the session as it is, and takes its position. Nothing may be in flight.
+
+        If it came back behind what was answered, the next step leads it back first.
+        """
         self._lane.check_open()
-        request = session_pb2.GetSessionRequest(session_id=self.id)
-        response = await self._connection.call(self._connection.stub.GetSession, request)
-        self._lane.settle(response.session.position)
-        return session_from(response.session)
+        session = await resume(self._connection, self._lane)
+        self._lane.found(session.position, session.epoch)
+        return session_from(session)
+
+    def fork(
+        self,
+        session_id: str | None = None,
+        *,
+        seed: int | None = None,
+        durability: Durability | str | None = None,
+    ) -> Opening:
+        """Opens a new session with the state of this one: `await` it, or `async with` it. Nothing may be in flight.
+
+        `seed` and `durability` are this one's unless they are given. The two share nothing from here on.
+
+        Raises:
+            InvalidArgument: a field cannot be what is given.
+
+        Raises, when awaited:
+            AlreadyExists: the session id is in use.
+            ResourceExhausted: the server holds as many sessions as it may.
+        """
+        self._lane.check_open()
+        request = message_from(
+            session_pb2.ForkSessionRequest,
+            session_id=self.id,
+            # Of the same shard: only there is the state at hand.
+            new_session_id=session_id or self._connection.shards.mint(self._lane.shard),
+            seed=seed,
+            durability=durability_message(durability),
+        )
+        return Opening(self._fork(request, is_minted=not session_id))
+
+    async def _fork(self, request: session_pb2.ForkSessionRequest, is_minted: bool) -> "Session":
+        lane, connection = self._lane, self._connection
+        session = await opened(
+            connection,
+            lambda: call_at_position(connection, lane, connection.stub.ForkSession, request),
+            request.new_session_id,
+            lane.shard,
+            is_minted=is_minted,
+        )
+        return Session(connection, self._streams, self._streams.new_lane(session, lane.shard), self.model)
+
+    async def export(self) -> bytes:
+        """The session's state, sealed: `Client.import_session` opens a session from it. Nothing may be in flight."""
+        self._lane.check_open()
+        request = session_pb2.ExportSessionRequest(session_id=self.id)
+        export = self._connection.stub.ExportSession
+        response: session_pb2.ExportSessionResponse = await call_at_position(
+            self._connection, self._lane, export, request
+        )
+        return response.checkpoint
 
     async def close(self) -> None:
         """Ends the session and frees its state. Closing one that has ended does nothing."""
         request = session_pb2.CloseSessionRequest(session_id=self.id)
         try:
-            await self._connection.call(self._connection.stub.CloseSession, request, _CLOSE_SECONDS)
+            await self._connection.call(
+                self._connection.stub.CloseSession, request, _CLOSE_SECONDS, shard=self._lane.shard
+            )
         except NotFound:
             return
         finally:
             self._lane.end("closed", self._lane.position)
+            self._streams.release(self._lane)
 
     async def __aenter__(self) -> Self:
         return self
@@ -186,25 +253,3 @@ def _cut(prompt: list[int]) -> tuple[list[int], list[int]]:
         return [], prompt
     # The generation keeps more than its repetition penalty may look back at.
     return prompt[:-CHUNK_STEPS], prompt[-CHUNK_STEPS:]
-
-
-class Opening:
-    """A session that is being opened: `session = await ...` or `async with ... as session`."""
-
-    def __init__(self, opening: Any) -> None:
-        self._opening = opening
-        self._session: Session | None = None
-
-    def __await__(self) -> Generator[Any, None, Session]:
-        session: Session = yield from self._opening.__await__()
-        return session
-
-    async def __aenter__(self) -> Session:
-        self._session = await self._opening
-        return self._session
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._session is not None:
-            await self._session.__aexit__(kind, error, trace)

@@ -8,7 +8,8 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
 
-from conveyor.client.client import Client
+from conveyor.client.client import REPLAY_BYTES, Client
+from conveyor.client.durability import Durability
 from conveyor.client.errors import ClientError, Unavailable
 from conveyor.client.inputs import Inputs, Tokens
 from conveyor.client.results import GeneratedToken, Model, SessionInfo, StepResult
@@ -27,6 +28,36 @@ class OpenOptions(TypedDict, total=False):
     idle_timeout: float | None
     max_lifetime: float | None
     contexts: Mapping[str, Any] | None
+    durability: Durability | str | None
+
+
+class ImportOptions(TypedDict, total=False):
+    """What `Client.import_session` takes beside the checkpoint."""
+
+    session_id: str | None
+    seed: int | None
+    idle_timeout: float | None
+    max_lifetime: float | None
+    durability: Durability | str | None
+
+
+class ForkOptions(TypedDict, total=False):
+    """What `Session.fork` takes beside the session id."""
+
+    seed: int | None
+    durability: Durability | str | None
+
+
+class StatelessOptions(TypedDict, total=False):
+    """What `Client.step_stateless` takes beside the data and the model."""
+
+    checkpoint: bytes | None
+    version: int
+    seed: int | None
+    contexts: Mapping[str, Any] | None
+    outputs: Sequence[str]
+    top_k: int
+    last_only: bool
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -136,6 +167,11 @@ class SyncSession:
         """The session's model."""
         return self._session.model
 
+    @property
+    def replayed_steps(self) -> int:
+        """See `Session.replayed_steps`."""
+        return self._session.replayed_steps
+
     def step(
         self,
         data: Inputs,
@@ -159,9 +195,20 @@ class SyncSession:
         """See `Session.refresh`."""
         return self._thread.run(self._session.refresh())
 
+    def fork(self, session_id: str | None = None, **options: Unpack[ForkOptions]) -> "SyncSession":
+        """See `Session.fork`: the same options."""
+        return SyncSession(self._thread, self._thread.run(self._fork(session_id, options)))
+
+    def export(self) -> bytes:
+        """See `Session.export`."""
+        return self._thread.run(self._session.export())
+
     def close(self) -> None:
         """See `Session.close`."""
         self._thread.run(self._session.close())
+
+    async def _fork(self, session_id: str | None, options: ForkOptions) -> Session:
+        return await self._session.fork(session_id, **options)
 
     def __enter__(self) -> Self:
         return self
@@ -179,9 +226,16 @@ class SyncSession:
 class SyncClient:
     """`Client` without `await`. May be used from several threads."""
 
-    def __init__(self, address: str, timeout: float = 30.0) -> None:
+    def __init__(
+        self, address: str, timeout: float = 30.0, *, shards: int = 1, replay_bytes: int = REPLAY_BYTES
+    ) -> None:
         self._thread = LoopThread()
-        self._client = self._thread.run(_make(address, timeout))
+        self._client = self._thread.run(_make(address, timeout, shards, replay_bytes))
+
+    @property
+    def fenced_answers(self) -> int:
+        """See `Client.fenced_answers`."""
+        return self._client.fenced_answers
 
     def models(self) -> list[Model]:
         """See `Client.models`."""
@@ -199,9 +253,19 @@ class SyncClient:
         """See `Client.session`."""
         return SyncSession(self._thread, self._thread.run(self._client.session(session_id)))
 
-    def sessions(self, model: str = "") -> list[SessionInfo]:
+    def sessions(self, model: str = "", *, stored: bool = False) -> list[SessionInfo]:
         """See `Client.sessions`."""
-        return self._thread.run(self._client.sessions(model))
+        return self._thread.run(self._client.sessions(model, stored=stored))
+
+    def import_session(self, checkpoint: bytes, **options: Unpack[ImportOptions]) -> SyncSession:
+        """See `Client.import_session`: the same options."""
+        return SyncSession(self._thread, self._thread.run(self._import(checkpoint, options)))
+
+    def step_stateless(
+        self, data: Inputs, model: str = "", **options: Unpack[StatelessOptions]
+    ) -> tuple[StepResult, bytes]:
+        """See `Client.step_stateless`: the same options."""
+        return self._thread.run(self._client.step_stateless(data, model, **options))
 
     def close(self) -> None:
         """See `Client.close`."""
@@ -209,6 +273,9 @@ class SyncClient:
 
     async def _open(self, model: str, options: OpenOptions) -> Session:
         return await self._client.open(model, **options)
+
+    async def _import(self, checkpoint: bytes, options: ImportOptions) -> Session:
+        return await self._client.import_session(checkpoint, **options)
 
     def __enter__(self) -> Self:
         return self
@@ -219,10 +286,12 @@ class SyncClient:
         self.close()
 
 
-def connect_sync(address: str, *, timeout: float = 30.0) -> SyncClient:
-    """A client of the server at `host:port`, for `with`. Nothing is sent before the first call."""
-    return SyncClient(address, timeout)
+def connect_sync(
+    address: str, *, timeout: float = 30.0, shards: int = 1, replay_bytes: int = REPLAY_BYTES
+) -> SyncClient:
+    """A client of the server at `host:port`, for `with`: see `Client`. Nothing is sent before the first call."""
+    return SyncClient(address, timeout, shards=shards, replay_bytes=replay_bytes)
 
 
-async def _make(address: str, timeout: float) -> Client:
-    return Client(address, timeout)  # on the loop that will use it
+async def _make(address: str, timeout: float, shards: int, replay_bytes: int) -> Client:
+    return Client(address, timeout, shards=shards, replay_bytes=replay_bytes)  # on the loop that will use it

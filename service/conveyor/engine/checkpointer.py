@@ -50,6 +50,12 @@ class Checkpointer:
         """Makes a session due at once, if there is anything of it to be stored."""
         self._due[session] = None
 
+    def renew(self, session: Session, now: float) -> None:
+        """Makes a session due at once, whatever the store has of it."""
+        if session.stored is not None:
+            session.stored.dirty_since = now
+            self._due[session] = None
+
     def forget(self, session: Session) -> None:
         """Forgets a session that has ended."""
         self._due.pop(session, None)

@@ -3,6 +3,8 @@
 Work is accepted; batches come out; results go in; outcomes wait in `outbox.ready` for whoever delivers them.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from conveyor.engine.assembly import Assembler, Assembly
@@ -15,6 +17,7 @@ from conveyor.engine.outbox import Outbox
 from conveyor.engine.residence import Residence
 from conveyor.engine.scheduler import STEP_ROWS, Batch, Scheduler
 from conveyor.engine.session import Kept, Session
+from conveyor.engine.spilled import Rows
 from conveyor.engine.table import SessionTable
 from conveyor.engine.validation import Validator
 from conveyor.engine.work import Answer, Array, Chunk, EndReason, Generation, Sink, Token
@@ -47,11 +50,12 @@ class Core:
         is_ragged: bool,
         max_run_steps: int,
         max_batch: int,
+        constants: Callable[[Rows], bytes] | None = None,
     ) -> None:
         self._limits = limits
         self._validator = Validator(signature, limits)
         self._assembler = Assembler(signature)
-        self._scheduler = Scheduler(max_batch, max_run_steps, is_ragged=is_ragged)
+        self._scheduler = Scheduler(max_batch, max_run_steps, is_ragged=is_ragged, constants=constants)
         self.table = SessionTable(limits)
         # A run writes to spare slots, so there must be a batch of them beyond those that hold sessions.
         num_slots = limits.num_slots + max_batch

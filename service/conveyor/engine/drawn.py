@@ -1,7 +1,7 @@
 """The tokens of a session's latest generation, for a client that lost its connection before it read them."""
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from conveyor.engine.work import Generation, Sampling, Token
 
@@ -10,15 +10,20 @@ MAX_DRAWN = 1024
 
 
 class Drawn:
-    """`start` is the session's position before the prompt, `seed` the key of the random numbers."""
+    """`start` is the session's position before the prompt, `seed` the key of the random numbers.
 
-    __slots__ = ("_alternatives", "_first", "_prompt", "_resent", "_scores", "_start", "_tokens", "_wishes")
+    `seen` are the tokens that the session remembers from before the prompt; `resent` those of its tokens, the prompt's
+    included, that an earlier call of this generation had drawn.
+    """
 
-    def __init__(self, start: int, generation: Generation, seed: int) -> None:
+    __slots__ = ("_alternatives", "_first", "_prompt", "_scores", "_start", "_tokens", "_wishes", "resent")
+
+    def __init__(self, start: int, generation: Generation, seed: int, seen: Iterable[int] = ()) -> None:
         self._start = start
         self._prompt = generation.tokens
         self._wishes = _wishes(generation, seed)
-        self._resent = self._prompt[len(self._prompt) - generation.num_generated :]
+        told = [*seen, *self._prompt] if generation.num_generated else []
+        self.resent = told[-generation.num_generated :]
         self._first = start + len(self._prompt)  # position before the first token that is kept
         # Plain numbers: as objects, the tokens would take more memory than most states.
         self._tokens = array("q")
@@ -42,7 +47,7 @@ class Drawn:
 
     def before(self, position: int) -> list[int]:
         """What was generated up to `position`, oldest first, as far as it is kept; an earlier call's tokens too."""
-        return (self._resent if self._is_whole else []) + self._tokens[: position - self._first].tolist()
+        return (self.resent if self._is_whole else []) + self._tokens[: position - self._first].tolist()
 
     def reaches(self, position: int) -> bool:
         """True if a client with the answers up to `position` can have the rest from here."""

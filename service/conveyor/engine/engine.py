@@ -83,6 +83,7 @@ class Engine:
             is_ragged=graph.is_ragged,
             max_run_steps=min(limits.max_run_steps, graph.max_steps or limits.max_run_steps),
             max_batch=max_batch,
+            constants=graph.constants_of if model.signature.constants else None,
         )
         self._limits, self._observer = limits, observer
         self.persistence = Persistence(
@@ -129,7 +130,7 @@ class Engine:
         """
         self.check_draining()
         self._initialiser.check(contexts)
-        if not contexts:
+        if not self.signature.contexts:
             return ALIKE
         return await asyncio.to_thread(self._initialiser.start, contexts)
 
@@ -200,8 +201,7 @@ class Engine:
             session = self._core.table.get(session_id)
             session.stored = stored
             if is_behind:
-                self._core.checkpointer.advanced(session, time.monotonic())
-                self._core.checkpointer.insist(session)
+                self._core.checkpointer.renew(session, time.monotonic())
         self._observer.session_resumed()
 
     async def state_of(self, session_id: str, position: int | None) -> tuple[Head, State]:

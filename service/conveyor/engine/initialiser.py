@@ -24,6 +24,11 @@ class Initialiser:
     def __init__(self, graph: ServingGraph) -> None:
         self._graph, self._signature = graph, graph.signature
         self._session = None
+        self._defaults: dict[str, Array] = {
+            spec.name: np.array(spec.default, spec.dtype).reshape(spec.shape)
+            for spec in self._signature.contexts
+            if spec.default is not None
+        }
         self._read: list[ContextSpec] = []  # of the given contexts, those that the graph looks at
         if graph.initialiser is not None:
             self._session = make_session(graph.initialiser.SerializeToString(), Device("cpu"), 1)
@@ -41,15 +46,16 @@ class Initialiser:
             if name not in specs:
                 raise InvalidArgument(f"contexts[{name}]", f"the model takes {', '.join(specs) or 'no contexts'}")
         for spec in specs.values():
-            self._check(spec, contexts)
+            if spec.name in contexts or spec.default is None:
+                self._check(spec, contexts)
 
     def start(self, contexts: Mapping[str, Array]) -> Start:
         """The rows of a session with these contexts, which were checked. May be called from any thread."""
         if not self._signature.contexts:
             return Start()
-        values = dict(contexts)
+        values = self._defaults | dict(contexts)
         if self._session is not None:
-            feeds = {spec.name: _with_batch(spec, contexts[spec.name]) for spec in self._read}
+            feeds = {spec.name: _with_batch(spec, values[spec.name]) for spec in self._read}
             found = self._signature.initialisers
             results = self._session.run(list(found), feeds)
             values |= {spec.name: result for spec, result in zip(found.values(), results, strict=True)}
@@ -77,7 +83,7 @@ class Initialiser:
             raise InvalidArgument(field, f"expected {expected}, got {got}")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise InvalidArgument(field, "has a NaN or an infinity")
-        highest = self._signature.max_token
+        highest = None if spec.is_constant else self._signature.max_token
         if array.dtype.kind == "i" and highest is not None and not ((array >= 0) & (array <= highest)).all():
             raise InvalidArgument(field, f"has a number outside 0 to {highest}")
 

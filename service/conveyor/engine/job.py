@@ -159,9 +159,8 @@ class GenerationJob(Job):
         self.top_scores: list[float] = []
         self.seen: deque[int] = deque(maxlen=generation.sampling.repetition_window)
         self.latest: deque[int] = deque(maxlen=max(map(len, generation.stop_sequences), default=1))
-        self.kept = Drawn(session.position, generation, self.seed)
-        if generation.num_generated:
-            self.latest.extend(generation.tokens[-generation.num_generated :])
+        self.kept = Drawn(session.position, generation, self.seed, session.seen or ())
+        self.latest.extend(self.kept.resent)
 
     def repeat(self, drawn: Drawn, tokens: list[Token]) -> Iterator[Token]:
         """Begins with tokens that were drawn already, the latest of the session, and goes on with its generation.

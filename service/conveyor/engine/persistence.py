@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from math import inf
 from time import monotonic, time
 
 from conveyor.engine.checkpoint import Head, State, decode_rows, decode_state, encode_head, encode_state
@@ -21,6 +22,7 @@ log = logging.getLogger("conveyor.engine")
 
 DRAIN_SESSIONS = 1024  # read from the arena at a time when all are stored
 POLL_SECONDS = 0.01
+RENEWAL_SECONDS = 5.0  # between two times of storing everything anew
 
 
 class Persistence:
@@ -48,6 +50,7 @@ class Persistence:
         self._observer = observer
         self._deliver = deliver
         self._is_delivery_due = False
+        self._renewed = -inf
 
     @property
     def has_store(self) -> bool:
@@ -188,10 +191,20 @@ class Persistence:
             session.stored.checkpoints = []
             session.stored.writing = None
             self._save_anew(session, now)
+            self._renew_others(now)
         else:
             self._observer.checkpoints_failed(1)
             self._core.not_stored(session, Unavailable(f"the store does not answer: {outcome}"), now)
         self._deliver_soon()
+
+    def _renew_others(self, now: float) -> None:
+        """A store that has lost one session may have started empty: those that do not move are stored anew too."""
+        if now < self._renewed + RENEWAL_SECONDS:
+            return
+        self._renewed = now
+        for other in self._core.table:
+            if other.stored is not None and other.stored.newest is not None and other.stored.writing is None:
+                self._core.checkpointer.renew(other, now)
 
     def _save_anew(self, session: Session, now: float) -> None:
         """The store has lost the session, and gets it back."""

@@ -93,6 +93,10 @@ class Runner:
         """The state of a new session, by arena, as far as no initialiser gives it."""
         return self.graph.state_rows({})
 
+    def read_rows(self, slots: Sequence[int]) -> list[Rows]:
+        """The states in these slots, by arena."""
+        return self._arenas.read(slots)
+
     def placement(self) -> list[Placement]:
         """Where each node of the serving graph runs."""
         return node_placement(self._session)

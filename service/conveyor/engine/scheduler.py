@@ -1,6 +1,6 @@
 """Which sessions advance together, and how far. Does no I/O; the time is an argument."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from conveyor.engine.job import Job
@@ -30,12 +30,23 @@ class Batch:
 
 
 class Scheduler:
-    """Sessions that have work, oldest first: in line from when their first job can run until a run takes it."""
+    """Sessions that have work, oldest first: in line from when their first job can run until a run takes it.
 
-    def __init__(self, max_batch: int, max_run_steps: int, *, is_ragged: bool) -> None:
+    `constants` tells of a session's contexts what all sessions of a run must share; None if that is nothing.
+    """
+
+    def __init__(
+        self,
+        max_batch: int,
+        max_run_steps: int,
+        *,
+        is_ragged: bool,
+        constants: Callable[[Rows], bytes] | None = None,
+    ) -> None:
         self.max_batch = max_batch
         self._max_run_steps = max_run_steps
         self._is_ragged = is_ragged
+        self._constants = constants
         self._line: dict[Session, None] = {}
 
     def __len__(self) -> int:
@@ -50,8 +61,15 @@ class Scheduler:
         self._line.pop(session, None)
 
     def line(self) -> list[Session]:
-        """The sessions in line, first come first; they stay in it."""
-        return list(self._line)
+        """The sessions in line that can run with the first, first come first; they stay in it."""
+        line = list(self._line)
+        if self._constants is None or not line:
+            return line
+        shared = self._shared(line[0])
+        return [session for session in line if self._shared(session) == shared]
+
+    def _shared(self, session: Session) -> bytes:
+        return self._constants(session.contexts) if self._constants and session.contexts else b""
 
     def form(self, sessions: list[Session]) -> Batch:
         """Takes these sessions out of the line, as one batch; those that cannot run this far stay in it."""

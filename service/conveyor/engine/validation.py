@@ -152,11 +152,7 @@ class Validator:
         sampling, alternatives = generation.sampling, min(MAX_ALTERNATIVES, self._vocabulary_size)
         rules = (
             ("max_tokens", generation.max_tokens >= 1, "must be at least 1"),
-            (
-                "num_generated",
-                0 <= generation.num_generated <= len(generation.tokens),
-                f"must be 0 to the number of tokens, {len(generation.tokens)}",
-            ),
+            ("num_generated", generation.num_generated >= 0, "must be 0 or more"),
             ("top_k_log_probabilities", 0 <= generation.top_k <= alternatives, f"must be 0 to {alternatives}"),
             ("sampling.temperature", 0 <= sampling.temperature < inf, "must be 0 or more, and finite"),
             ("sampling.top_k", sampling.top_k >= 0, "must be 0 or more"),

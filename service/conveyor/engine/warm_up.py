@@ -28,8 +28,12 @@ def warm_up_feeds(signature: Signature, num_sessions: int) -> Feeds:
 
 
 def warm_up_contexts(signature: Signature) -> dict[str, Array]:
-    """What a client would give at opening, without a batch axis."""
-    return {spec.name: np.full(spec.shape, _value(spec, signature), spec.dtype) for spec in signature.given_contexts}
+    """What a client has to give at opening, without a batch axis."""
+    return {
+        spec.name: np.full(spec.shape, _value(spec, signature), spec.dtype)
+        for spec in signature.given_contexts
+        if spec.default is None
+    }
 
 
 def _steps(spec: TensorSpec, signature: Signature, num_sessions: int) -> Array:

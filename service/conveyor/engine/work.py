@@ -148,7 +148,8 @@ class Chunk:
 class Generation:
     """A prompt to consume and tokens to sample. `seed` None means the session's own.
 
-    Of the prompt, the last `num_generated` tokens were drawn by an earlier call: stop sequences may begin among them.
+    Of the session's tokens, the prompt included, the last `num_generated` were drawn by an earlier call: stop sequences
+    may begin among them.
     """
 
     session_id: str

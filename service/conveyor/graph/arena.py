@@ -13,7 +13,7 @@ from onnx import ModelProto, NodeProto
 from conveyor.graph.builder import GraphBuilder
 from conveyor.graph.checks import captured_names, subgraphs
 from conveyor.graph.errors import ModelError
-from conveyor.signature import Signature, StateSpec, TensorSpec
+from conveyor.signature import ContextSpec, Signature, StateSpec, TensorSpec
 
 ARENA_PREFIX = "conveyor.arena."
 CONTEXT_PREFIX = "conveyor.context."
@@ -49,6 +49,13 @@ class Layout:
         return self.spec.name
 
     @property
+    def first(self) -> tuple[float, ...] | None:
+        """What a state begins with, and a context has that nobody gives; None for zeros."""
+        if isinstance(self.spec, StateSpec):
+            return self.spec.initial
+        return self.spec.default if isinstance(self.spec, ContextSpec) else None
+
+    @property
     def output(self) -> str:
         """The model's output that replaces it; a context has none."""
         return self.spec.output if isinstance(self.spec, StateSpec) else ""
@@ -76,14 +83,14 @@ class Arena:
         return self.width * np.dtype(self.dtype).itemsize
 
     def row(self, values: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """A row `[width]` of one session's tensors by name, of their own shapes; a state without one is as at first."""
+        """A row `[width]` of one session's tensors by name, of their own shapes; those without are as at first."""
         row = np.zeros(self.width, self.dtype)
         for layout in self.layouts:
             place = row[layout.offset : layout.offset + layout.size]
             if layout.name in values:
                 place[:] = np.reshape(values[layout.name], layout.size)  # one number would fill it too
-            elif isinstance(layout.spec, StateSpec) and layout.spec.initial is not None:
-                place[:] = layout.spec.initial
+            elif (first := layout.first) is not None:
+                place[:] = first
         return row
 
 
@@ -152,6 +159,8 @@ def add_scatter(
 def _add_unpack(graph: GraphBuilder, spec: TensorSpec, part: str) -> None:
     """`[B, size]` to the tensor's own shape: its axes in order, then the batch axis to its place."""
     batch = spec.axis.batch
+    if isinstance(spec, ContextSpec) and spec.is_constant:  # all sessions of a run have the first one's
+        part = graph.add("Gather", [part, graph.constant([0])], axis=0)
     if batch is None:
         graph.add("Reshape", [part, graph.constant(spec.shape)], spec.name)
     elif prod(spec.shape[:batch]) == 1:  # moving an axis past axes of length 1 moves no data

@@ -1,4 +1,4 @@
-"""Reads an ONNX file that says in its own metadata what it is."""
+"""Reads an ONNX file, and finds out what it is."""
 
 import json
 from dataclasses import dataclass
@@ -9,18 +9,24 @@ from typing import Any
 import onnx
 from google.protobuf.message import DecodeError
 
-from conveyor.graph.checks import check_graph, check_roles
+from conveyor.graph.checks import MAX_BYTES, check_graph, check_roles
 from conveyor.graph.errors import ModelError
+from conveyor.graph.modern import modernised
+from conveyor.graph.source import SIGNATURE_KEY, find_signature
+from conveyor.graph.weights import load_weights
 from conveyor.signature import Signature, Vocabulary
 
-SIGNATURE_KEY = "conveyor.signature"
 VOCABULARY_KEY = "conveyor.vocabulary"
 PROVENANCE_KEY = "conveyor.provenance"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelFile:
-    """A checked model. `fingerprint` is the SHA-256 in hex of graph, weights and signature, whatever the provenance."""
+    """A checked model. `fingerprint` is the SHA-256 in hex of graph, weights and signature, whatever the provenance.
+
+    `source` says where the signature was read: `metadata`, the name of a file beside the model, or `graph` for one that
+    was proposed; then `decisions` say why.
+    """
 
     proto: onnx.ModelProto
     signature: Signature
@@ -28,16 +34,18 @@ class ModelFile:
     provenance: dict[str, Any]
     fingerprint: str
     path: Path | None = None
+    source: str = "metadata"
+    decisions: tuple[str, ...] = ()
 
 
 def read_model(path: Path) -> ModelFile:
-    """Reads and checks an ONNX file.
+    """Reads and checks an ONNX file, with the weights that lie beside it.
 
     Raises:
         ModelError: the file cannot be read or the model cannot be served; the message starts with the path.
     """
     try:
-        return model_from_proto(onnx.load_model(path, load_external_data=False), path)
+        return model_from_proto(read_proto(path), path)
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror or error}") from error
     except DecodeError as error:
@@ -52,18 +60,52 @@ def model_from_proto(proto: onnx.ModelProto, path: Path | None = None) -> ModelF
     Raises:
         ModelError: the model cannot be served.
     """
-    metadata = {entry.key: entry.value for entry in proto.metadata_props}
-    signature = _read_signature(metadata)
+    metadata = metadata_of(proto)
     check_graph(proto)
-    check_roles(proto, signature)
+    served = modernised(proto)
+    found = find_signature(served, metadata, path)
+    signature = found.signature
+    check_roles(served, signature)
     return ModelFile(
-        proto=proto,
+        proto=served,
         signature=signature,
         vocabulary=_read_vocabulary(metadata, signature),
         provenance=_read_provenance(metadata),
         fingerprint=fingerprint(proto, signature),
         path=path,
+        source=found.source,
+        decisions=found.decisions,
     )
+
+
+def read_proto(path: Path) -> onnx.ModelProto:
+    """The file's graph with all its weights, unchecked.
+
+    Raises:
+        OSError, DecodeError: it cannot be read.
+        ModelError: it is too large, or a weight cannot be read.
+    """
+    if path.stat().st_size > MAX_BYTES:
+        raise ModelError(f"{path.stat().st_size} bytes: more than the {MAX_BYTES} of a graph that can be served")
+    proto = onnx.load_model(path, load_external_data=False)
+    load_weights(proto, path.parent)
+    return proto
+
+
+def is_exported(path: Path) -> bool:
+    """True if the file carries a signature of its own, as conveyor-export writes it; False if it cannot be read."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            return False
+        proto = onnx.load_model(path, load_external_data=False)
+    except (OSError, DecodeError):
+        return False
+    return SIGNATURE_KEY in metadata_of(proto)
+
+
+def metadata_of(proto: onnx.ModelProto) -> dict[str, str]:
+    """What the file says of itself, by key."""
+    return {entry.key: entry.value for entry in proto.metadata_props}
 
 
 def fingerprint(proto: onnx.ModelProto, signature: Signature) -> str:
@@ -74,7 +116,8 @@ def fingerprint(proto: onnx.ModelProto, signature: Signature) -> str:
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
 
-    for message in (*proto.opset_import, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
+    parts = (*proto.opset_import, *proto.graph.input, *proto.graph.output, *proto.graph.initializer)
+    for message in (*parts, *proto.graph.sparse_initializer, *proto.functions):
         add(message.SerializeToString(deterministic=True))
     for node in proto.graph.node:
         bare = onnx.NodeProto()
@@ -84,15 +127,6 @@ def fingerprint(proto: onnx.ModelProto, signature: Signature) -> str:
         add(bare.SerializeToString(deterministic=True))
     add(signature.to_json().encode())
     return digest.hexdigest()
-
-
-def _read_signature(metadata: dict[str, str]) -> Signature:
-    if SIGNATURE_KEY not in metadata:
-        raise ModelError(f"the file's metadata has no {SIGNATURE_KEY}; export the model with conveyor-export")
-    try:
-        return Signature.from_json(metadata[SIGNATURE_KEY])
-    except ValueError as error:
-        raise ModelError(f"{SIGNATURE_KEY}: {error}") from error
 
 
 def _read_vocabulary(metadata: dict[str, str], signature: Signature) -> Vocabulary | None:

@@ -1,11 +1,11 @@
 """Turns a user's graph into the one that serves: states come from arenas and go back to them, in place."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx import ModelProto, ValueInfoProto
 
 from conveyor.graph.arena import (
     CONTEXT_SLOTS,
@@ -24,7 +24,7 @@ from conveyor.graph.builder import GraphBuilder, value_info
 from conveyor.graph.model_file import ModelFile
 from conveyor.graph.parts import initialiser_model, step_model
 from conveyor.graph.ragged import LENGTHS_INPUT, SHARED_RANGE, NotRaggedError, recurrent_nodes
-from conveyor.signature import Signature
+from conveyor.signature import ContextSpec, Signature, TensorSpec
 
 __all__ = ["LENGTHS", "Arena", "Scatter", "ServingGraph", "build_serving_graph", "check_arena_size"]
 
@@ -32,6 +32,7 @@ LENGTHS = "conveyor.lengths"
 ROWS = "conveyor.rows"
 CONTEXT_ROWS = "conveyor.context_rows"
 BATCH = "conveyor.batch"
+TIME = "conveyor.time"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +77,16 @@ class ServingGraph:
         """A session's row in each arena of contexts."""
         return {arena.name: arena.row(values) for arena in self.contexts}
 
+    def constants_of(self, rows: Mapping[str, NDArray[Any]]) -> bytes:
+        """Of a session's rows of contexts, what a whole run shares: only sessions that agree in it run together."""
+        parts = [
+            rows[arena.name][layout.offset : layout.offset + layout.size]
+            for arena in self.contexts
+            for layout in arena.layouts
+            if isinstance(layout.spec, ContextSpec) and layout.spec.is_constant
+        ]
+        return b"".join(part.tobytes() for part in parts)
+
 
 def build_serving_graph(model: ModelFile, *, num_rows: int | None, scatter: Scatter) -> ServingGraph:
     """Puts a Gather before the states and a scatter after them, both on the arenas; the model itself is not changed.
@@ -105,7 +116,7 @@ def _max_steps(signature: Signature) -> int | None:
 
 
 def _can_batch(signature: Signature) -> bool:
-    return all(s.axis.batch is not None for s in (*signature.fed, *signature.states, *signature.outputs))
+    return not signature.unbatched
 
 
 def _make_ragged(proto: ModelProto, signature: Signature) -> str:
@@ -135,6 +146,8 @@ def _replace_states(proto: ModelProto, signature: Signature, arenas: tuple[Arena
     _keep(graph.input, [value for value in graph.input if value.name not in inner[0]])
     _keep(graph.output, [value for value in graph.output if value.name not in inner[1]])
     _keep(graph.node, [*before.nodes, *graph.node, *after.nodes])
+    # A state that the graph has a value for, should nobody feed it, begins with what the signature says.
+    _keep(graph.initializer, [tensor for tensor in graph.initializer if tensor.name not in inner[0]])
     graph.initializer.extend([*before.constants, *after.constants])
 
 
@@ -157,6 +170,8 @@ def _declare(
 ) -> None:
     rows = ROWS if num_rows is None else num_rows
     batch = BATCH if _can_batch(signature) else 1
+    _declare_streams(proto.graph.input, signature.timed)
+    _declare_streams(proto.graph.output, signature.outputs)
     proto.graph.input.extend(value_info(arena.name, arena.dtype, [rows, arena.width]) for arena in arenas)
     proto.graph.output.extend(value_info(arena.output, arena.dtype, [rows, arena.width]) for arena in arenas)
     if arenas:
@@ -164,6 +179,24 @@ def _declare(
         proto.graph.input.append(value_info(WRITE_SLOTS, "int64", [batch, 1]))
     if is_ragged:
         proto.graph.input.append(value_info(LENGTHS, "int32", [batch]))
+
+
+def _declare_streams(values: Any, specs: Sequence[TensorSpec]) -> None:
+    """Says where batch and time are: a foreign graph may declare lengths of 0, symbols that lie, or nothing.
+
+    Lengths that the graph leaves open stay so: with them onnxruntime would refuse branches that are for other lengths.
+    """
+    known = {spec.name: spec for spec in specs}
+    _keep(values, [_declared(value, known[value.name]) if value.name in known else value for value in values])
+
+
+def _declared(value: ValueInfoProto, spec: TensorSpec) -> ValueInfoProto:
+    lengths: list[int | str | None] = [dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
+    lengths = lengths or [None] * spec.rank
+    for place, symbol in ((spec.axis.batch, BATCH), (spec.axis.time, TIME)):
+        if place is not None and lengths[place] is None:
+            lengths[place] = symbol
+    return value_info(spec.name, spec.dtype, lengths)
 
 
 def _keep(field: Any, items: list[Any]) -> None:

@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from conveyor.engine.engine import Engine
 from conveyor.engine.engines import Engines
 from conveyor.engine.limits import Device, Limits
 from conveyor.engine.store_writer import StoreWriter
+from conveyor.engine.trial import Bounds, try_foreign
 from conveyor.graph.errors import ModelError
 from conveyor.graph.model_file import ModelFile, read_model
 from conveyor.repository.folder import SETTINGS_NAME, Entry, ModelFolder
@@ -21,6 +23,8 @@ log = logging.getLogger("conveyor.repository")
 class Loader:
     """Makes engines. `limits` and `device` are the server's, which a model's own settings go before.
 
+    Files of others are tried first in a process of their own, within `bounds`.
+
     The arenas of all `engines` together may take `max_arena_bytes`, 0 for as much as there is.
     """
 
@@ -29,12 +33,14 @@ class Loader:
         engines: Engines,
         limits: Limits,
         device: Device,
+        bounds: Bounds,
         metrics: Metrics,
         writer: StoreWriter | None,
         max_arena_bytes: int = 0,
     ) -> None:
         self._engines = engines
         self._limits, self._device = limits, device
+        self._bounds = bounds
         self._metrics = metrics
         self._writer = writer
         self._max_arena_bytes = max_arena_bytes
@@ -60,10 +66,17 @@ class Loader:
 
     async def fingerprint(self, path: Path) -> str:
         """The fingerprint of a model as its files are now. Raises ModelError."""
-        return (await asyncio.to_thread(read_model, path)).fingerprint
+        tried = await asyncio.to_thread(try_foreign, [path], self._bounds)
+        return tried.get(path) or (await asyncio.to_thread(read_model, path)).fingerprint
 
     def _make(self, entry: Entry, settings: ModelSettings) -> Engine:
+        tried = try_foreign([entry.path], replace(self._bounds, max_batch=settings.limits.max_batch))
         model = read_model(entry.path)
+        if tried.get(entry.path, model.fingerprint) != model.fingerprint:
+            raise ModelError(f"{entry.path}: it has changed while it was loaded")
+        if model.source != "metadata":
+            found = {"model": entry.name, "source": model.source, "why": "; ".join(model.decisions)}
+            log.info("signature found", extra=found)
         metrics = self._metrics.of_model(entry.name, entry.version)
         try:
             self._check_room(model, settings.limits)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from conveyor.engine.engine import Engine
 from conveyor.engine.engines import Engines
-from conveyor.errors import FailedPrecondition, NotFound
+from conveyor.errors import FailedPrecondition, NotFound, Unavailable
 from conveyor.graph.errors import ModelError
 from conveyor.repository.departure import Departure
 from conveyor.repository.folder import Entry, Mark, ModelFolder, read_folder
@@ -44,6 +44,7 @@ class Repository:
         self._seen: dict[str, ModelFolder] = {}  # at the poll before
         self._applied: dict[str, ModelFolder] = {}
         self._polling: asyncio.Task[None] | None = None
+        self._is_stopped = False
         engines.bring = self._bring_back
 
     @property
@@ -69,6 +70,7 @@ class Repository:
 
         Raises:
             NotFound: the folder has no such model. FailedPrecondition: it cannot be served so; what is loaded stays.
+            Unavailable: the server is draining.
         """
         async with self._lock:
             folder = (await self._read()).get(name)
@@ -98,7 +100,8 @@ class Repository:
             return [self._departures[name, engine.version] for engine in engines]
 
     async def stop(self) -> None:
-        """Looks for changes no more, and leaves what is loaded as it is."""
+        """Loads nothing any more, and leaves what is loaded as it is."""
+        self._is_stopped = True
         if self._polling is not None:
             self._polling.cancel()
         for departure in self._departures.values():
@@ -173,6 +176,9 @@ class Repository:
 
     async def _add(self, entry: Entry, settings: ModelSettings) -> Engine:
         engine = await self._loader.load(entry, settings)
+        if self._is_stopped:  # or it would open sessions while the others drain
+            await engine.stop()
+            raise Unavailable("the server is draining")
         self._engines.add(engine)
         self._marks[entry.name, entry.version] = entry.mark
         self._past.discard((entry.name, entry.version))

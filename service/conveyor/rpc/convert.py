@@ -27,7 +27,7 @@ from conveyor.engine.work import (
 )
 from conveyor.errors import InvalidArgument
 from conveyor.rpc.tensors import DATA_TYPES, read_tensor, write_tensor
-from conveyor.signature import OutputSpec, TensorSpec
+from conveyor.signature import ContextSpec, OutputSpec, TensorSpec
 from conveyor.v1 import generate_pb2, model_pb2, session_pb2, step_pb2
 
 Opening = session_pb2.OpenSessionRequest | session_pb2.ImportSessionRequest
@@ -323,6 +323,7 @@ def model_message(engine: Engine, with_vocabulary: bool) -> model_pb2.Model:
 
 def _spec(spec: TensorSpec) -> model_pb2.TensorSpec:
     is_optional = isinstance(spec, OutputSpec) and spec.is_optional
+    is_optional |= isinstance(spec, ContextSpec) and spec.default is not None
     return model_pb2.TensorSpec(
         name=spec.name, data_type=DATA_TYPES[spec.dtype], shape=spec.shape, optional=is_optional
     )

@@ -1,12 +1,16 @@
-"""`grpc.health.v1`: the server, its service and each model, and a liveness that draining leaves alone."""
+"""`grpc.health.v1`: the server, its service and each model; a liveness that draining leaves alone; the store."""
 
-from collections.abc import Collection, Iterable
+import asyncio
+from collections.abc import Callable, Collection, Iterable
 
 from grpc_health.v1.health import aio
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 # A draining server must not be restarted for it: liveness probes ask for this name, readiness probes for "".
 LIVENESS = "conveyor.liveness"
+# A name of its own, because a server whose store is gone still serves: it must not be taken out of service for it.
+STORE = "conveyor.store"
+STORE_INTERVAL = 1.0  # seconds between looks at the store
 
 
 class Health(aio.HealthServicer):  # type: ignore[misc]
@@ -36,6 +40,12 @@ class Health(aio.HealthServicer):  # type: ignore[misc]
         """New work is to go elsewhere."""
         self.is_serving = False
         await self._show()
+
+    async def follow_store(self, is_up: Callable[[], bool]) -> None:
+        """Says whether the store answers, until cancelled. Without one it is SERVING."""
+        while True:
+            await self.set(STORE, HealthCheckResponse.SERVING if is_up() else HealthCheckResponse.NOT_SERVING)
+            await asyncio.sleep(STORE_INTERVAL)
 
     async def _show(self) -> None:
         for name, is_open in {**dict.fromkeys(self._names, True), **self._models}.items():

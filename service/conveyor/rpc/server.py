@@ -1,5 +1,6 @@
 """The gRPC server: our services, health and reflection on one port."""
 
+import asyncio
 import socket
 from typing import Any
 
@@ -67,6 +68,7 @@ class RpcServer:
         )
         await self._server.start()
         await self._health.serve()
+        self._following = asyncio.create_task(self._health.follow_store(lambda: engines.is_store_up))
 
     async def drain(self) -> None:
         """Tells probes that new work is to go elsewhere."""
@@ -77,6 +79,7 @@ class RpcServer:
         self._servicer.end_streams()
         self._inference.end_streams()
         await self._server.stop(grace)
+        self._following.cancel()
 
     async def close(self) -> None:
         """Gives up the port of a server that was never started."""

@@ -83,14 +83,25 @@ class ContextSpec(TensorSpec):
     """What a session is given once, when it opens: an input that nothing replaces, the same at every step.
 
     `initialiser` names the output of the graph that computes it from the other contexts; clients do not send it then.
+    `default` is the flattened value of a session whose client sends none; None means that it has to be sent.
     """
 
     initialiser: str = ""
+    default: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         TensorSpec.__post_init__(self)
         if self.axis.time is not None:
             raise ValueError(f"{self.name}: a context has no time axis")
+        if self.default is not None and len(self.default) != prod(self.shape):
+            raise ValueError(f"{self.name}: default has {len(self.default)} values, shape {self.shape} needs others")
+        if self.default is not None and self.initialiser:
+            raise ValueError(f"{self.name}: has both a default and an initialiser")
+
+    @property
+    def is_constant(self) -> bool:
+        """True of what a whole run shares, such as a sample rate: sessions that differ in it never run together."""
+        return self.default is not None and self.axis.batch is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +188,17 @@ class Signature:
         return tuple(context for context in self.contexts if not context.initialiser)
 
     @property
+    def constants(self) -> tuple[ContextSpec, ...]:
+        """The contexts that a whole run shares."""
+        return tuple(context for context in self.contexts if context.is_constant)
+
+    @property
+    def unbatched(self) -> tuple[TensorSpec, ...]:
+        """The tensors that keep sessions from running together."""
+        specs = (*self.fed, *self.states, *self.outputs)
+        return tuple(spec for spec in specs if spec.axis.batch is None and spec not in self.constants)
+
+    @property
     def initialisers(self) -> dict[str, TensorSpec]:
         """The outputs of the graph that are computed once, at opening, and what each is the first value of."""
         contexts = {context.initialiser: context for context in self.contexts if context.initialiser}
@@ -231,6 +253,8 @@ class Signature:
 
 
 def _tensor(raw: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(raw.get("shape", []), (list, tuple)):
+        raise TypeError(f"{raw['name']}: shape {raw['shape']!r} is not a list of lengths")
     fields = {**raw, "shape": tuple(raw.get("shape", ())), "axis": Axis(**raw.get("axis", {}))}
     for key in _TEXTS:
         if not isinstance(raw.get(key, ""), str):
@@ -240,9 +264,16 @@ def _tensor(raw: dict[str, Any]) -> dict[str, Any]:
             raise TypeError(f"{raw['name']}: {key} {raw[key]!r} is neither true nor false")
     if not all(isinstance(length, int) for length in fields["shape"]):
         raise TypeError(f"{raw['name']}: shape {raw['shape']!r} is not a list of lengths")
-    if raw.get("initial") is not None:
-        fields["initial"] = tuple(float(value) for value in raw["initial"])
+    for key in ("initial", "default"):
+        if raw.get(key) is not None:
+            fields[key] = tuple(_number(f"{raw['name']}: {key}", value) for value in raw[key])
     return fields
+
+
+def _number(field: str, value: Any) -> float:
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"{field} has {value!r} where a number should be")
+    return float(value)
 
 
 def _count(value: Any, least: int) -> int | None:

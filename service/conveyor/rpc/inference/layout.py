@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import TypeVar
 
 import numpy as np
@@ -10,7 +11,7 @@ from conveyor.engine.assembly import from_layout, to_layout
 from conveyor.engine.work import Array
 from conveyor.errors import InvalidArgument
 from conveyor.rpc.inference.controls import CONTROLS
-from conveyor.signature import Axis, Signature, TensorSpec
+from conveyor.signature import Axis, ContextSpec, Signature, TensorSpec
 
 Spec = TypeVar("Spec", bound=TensorSpec)
 
@@ -27,7 +28,7 @@ class Layout:
 
     def __init__(self, signature: Signature) -> None:
         tensors = (*signature.inputs, *signature.outputs)
-        self.is_sequence = bool(signature.states or signature.contexts)
+        self.is_sequence = bool(signature.states or set(signature.contexts) - set(signature.constants))
         self.has_batch = all(spec.axis.batch is not None for spec in tensors)
         self._has_time = any(spec.axis.time is not None for spec in tensors)
         self.controls = [spec for spec in signature.inputs if self.is_sequence and spec.name in CONTROLS]
@@ -45,6 +46,8 @@ class Layout:
         Raises:
             InvalidArgument: it is another, or a batch of a model that takes one sequence in a request.
         """
+        if isinstance(spec, ContextSpec) and spec.is_constant and prod(shape) == prod(spec.shape):
+            return  # clients that know no scalars send one element
         expected = _with_lengths(spec, 1 if self.is_sequence or not self.has_batch else FREE)
         pairs = zip(expected, shape, strict=False)
         if len(shape) != len(expected) or not all(got >= 1 if want == FREE else got == want for want, got in pairs):
@@ -78,7 +81,7 @@ class Layout:
 
 def context_value(spec: TensorSpec, array: Array) -> Array:
     """A context as a session has it, without its batch axis."""
-    return array if spec.axis.batch is None else array[0]
+    return array.reshape(spec.shape)
 
 
 def _batch_first(spec: Spec) -> Spec:

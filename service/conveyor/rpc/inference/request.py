@@ -11,14 +11,14 @@ from conveyor.rpc.inference.controls import control_value
 from conveyor.rpc.inference.layout import Layout, context_value
 from conveyor.rpc.inference.parameters import Parameters, refuse_parameters
 from conveyor.rpc.inference.tensors import read_tensor
-from conveyor.signature import TensorSpec
+from conveyor.signature import ContextSpec, TensorSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A request as the engine can take it: `rows` are the inputs of each session, `[steps, ...]`.
 
-    Only the request that begins a sequence has `contexts`.
+    The `contexts` are for the sessions that it opens.
     """
 
     parameters: Parameters
@@ -35,9 +35,11 @@ def read_request(request: infer_pb2.ModelInferRequest, layout: Layout, parameter
         Unimplemented: it asks for what is not served.
     """
     want = _read_want(request, layout)
-    contexts = layout.contexts if parameters.is_start else {}
+    # Clients of Triton send a constant with every request: that of the first one counts.
+    is_start = parameters.is_start or not layout.is_sequence
+    contexts = {name: spec for name, spec in layout.contexts.items() if is_start or spec.is_constant}
     given = _read_inputs(request, layout, layout.inputs | contexts)
-    values = {name: context_value(spec, given.pop(name)) for name, spec in contexts.items()}
+    values = {name: context_value(spec, given.pop(name)) for name, spec in contexts.items() if name in given}
     rows = layout.rows(given)
     num_steps = len(next(iter(rows[0].values()), " "))  # a model without inputs makes one step
     for spec in layout.controls:
@@ -59,8 +61,8 @@ def _read_inputs(
             raise InvalidArgument(f"inputs[{tensor.name}]", "given twice")
         layout.check(spec, tensor.shape)
         arrays[tensor.name] = read_tensor(tensor, raws[index] if raws else None, spec.dtype)
-    for name in specs:
-        if name not in arrays:
+    for name, spec in specs.items():
+        if name not in arrays and not (isinstance(spec, ContextSpec) and spec.default is not None):
             raise InvalidArgument(f"inputs[{name}]", "missing: the model needs it")
     return arrays
 

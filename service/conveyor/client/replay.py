@@ -1,0 +1,169 @@
+"""What a session consumed since its last checkpoint, kept to be sent again if its server is lost. No I/O."""
+
+from array import array
+from collections import deque
+
+from conveyor.client.errors import ReplayLost
+from conveyor.v1 import step_pb2
+
+# Tokens that are kept together, and sent again as one chunk. A chunk that was longer stays whole.
+STRETCH_TOKENS = 512
+# About what a stretch takes in memory beside its tokens, and a message beside its tensors.
+STRETCH_BYTES = 256
+TOKEN_BYTES = 8
+MESSAGE_BYTES = 1024
+
+_SCORING = step_pb2.Scoring()
+_GENERATED = step_pb2.Scoring(remember=True)
+
+
+class TokenStretch:
+    """Consecutive tokens. As one chunk they leave the state that they left as many.
+
+    `is_scored` tells that the last of them is pending, `is_generated` that all of them are a generation's: its prompt
+    and what it drew.
+    """
+
+    __slots__ = ("is_generated", "is_scored", "start", "tokens")
+
+    def __init__(self, start: int, is_generated: bool) -> None:
+        self.start = start
+        self.tokens = array("q")
+        self.is_generated = is_generated
+        self.is_scored = is_generated
+
+    @property
+    def end(self) -> int:
+        """Position after the last of them."""
+        return self.start + len(self.tokens)
+
+    @property
+    def num_bytes(self) -> int:
+        """About what it takes in memory."""
+        return STRETCH_BYTES + TOKEN_BYTES * len(self.tokens)
+
+    def cut(self, position: int) -> None:
+        """Forgets the tokens before a position."""
+        del self.tokens[: position - self.start]
+        self.start = position
+
+    def chunk(self, session_id: str, position: int) -> step_pb2.Chunk:
+        """The tokens from a position on, to be consumed again."""
+        chunk = step_pb2.Chunk(session_id=session_id, position=position, tokens=self.tokens[position - self.start :])
+        if self.is_scored:
+            chunk.scoring.CopyFrom(_GENERATED if self.is_generated else _SCORING)
+        return chunk
+
+
+class InputStretch:
+    """One chunk of tensors, or of steps without inputs: kept and sent whole."""
+
+    __slots__ = ("_message", "end", "num_bytes", "start")
+
+    def __init__(self, message: step_pb2.Chunk, start: int, end: int) -> None:
+        self._message = message
+        self.start = start
+        self.end = end
+        self.num_bytes = MESSAGE_BYTES + message.ByteSize()
+
+    def cut(self, position: int) -> None:
+        """Stays whole."""
+
+    def chunk(self, session_id: str, position: int) -> step_pb2.Chunk:
+        """The chunk, asking for nothing.
+
+        Raises:
+            ReplayLost: the position is within it, where no checkpoint is made.
+        """
+        if position != self.start:
+            raise ReplayLost(session_id, position, self.end)
+        return step_pb2.Chunk(
+            session_id=session_id, position=position, inputs=self._message.inputs, num_steps=self._message.num_steps
+        )
+
+
+class Replay:
+    """The inputs of one session from position `start` to `end`. Of more than `max_bytes` the oldest are forgotten."""
+
+    __slots__ = ("_last", "_max_bytes", "_num_bytes", "_session_id", "_stretches", "end", "start")
+
+    def __init__(self, session_id: str, position: int, max_bytes: int) -> None:
+        self._session_id = session_id
+        self._max_bytes = max_bytes
+        self.reset(position)
+
+    def reset(self, position: int) -> None:
+        """Begins anew at a position, where there is no telling what was consumed before it."""
+        self._stretches: deque[TokenStretch | InputStretch] = deque()
+        self._last: TokenStretch | None = None  # the last stretch, if it takes tokens
+        self._num_bytes = 0
+        self.start = self.end = position
+
+    def keep(self, chunk: step_pb2.Chunk, position: int, num_steps: int) -> None:
+        """Takes a chunk of so many steps that was answered, and had begun at this position."""
+        tokens = chunk.tokens
+        if tokens:
+            stretch = self._room(position, num_steps, False)
+            stretch.tokens.extend(tokens)
+            stretch.is_scored = chunk.HasField("scoring")
+            self._grow(position + num_steps, TOKEN_BYTES * num_steps)
+        else:
+            if position != self.end:
+                self.reset(position)
+            self._add(InputStretch(chunk, position, position + num_steps))
+            self._last = None
+            self._grow(position + num_steps, 0)
+
+    def keep_generated(self, position: int, tokens: list[int]) -> None:
+        """Takes tokens that a generation consumed from a position on: of its prompt, or drawn."""
+        self._room(position, len(tokens), True).tokens.extend(tokens)
+        self._grow(position + len(tokens), TOKEN_BYTES * len(tokens))
+
+    def forget(self, position: int) -> None:
+        """Drops what came before a position."""
+        stretches = self._stretches
+        while stretches and stretches[0].end <= position:
+            self._drop()
+        if stretches and stretches[0].start < position:
+            self._num_bytes -= stretches[0].num_bytes
+            stretches[0].cut(position)
+            self._num_bytes += stretches[0].num_bytes
+        self.start = stretches[0].start if stretches else self.end
+
+    def after(self, position: int) -> list[tuple[step_pb2.Chunk, int]]:
+        """Chunks, and their numbers of steps, that lead from a position to `end`.
+
+        Raises:
+            ReplayLost: not all of it is here.
+        """
+        if position < self.start:
+            raise ReplayLost(self._session_id, position, self.start)
+        starts = [(stretch, max(position, stretch.start)) for stretch in self._stretches if stretch.end > position]
+        return [(stretch.chunk(self._session_id, start), stretch.end - start) for stretch, start in starts]
+
+    def _room(self, position: int, num_tokens: int, is_generated: bool) -> TokenStretch:
+        """The stretch that takes so many tokens."""
+        last = self._last
+        if position != self.end:  # somebody else moved the session
+            self.reset(position)
+        elif last is not None and last.is_generated == is_generated and len(last.tokens) + num_tokens <= STRETCH_TOKENS:
+            return last
+        self._last = last = TokenStretch(position, is_generated)
+        self._add(last)
+        return last
+
+    def _add(self, stretch: TokenStretch | InputStretch) -> None:
+        self._stretches.append(stretch)
+        self._num_bytes += stretch.num_bytes
+
+    def _grow(self, end: int, num_bytes: int) -> None:
+        self.end = end
+        self._num_bytes += num_bytes
+        while self._num_bytes > self._max_bytes:
+            self._drop()
+            self.start = self._stretches[0].start if self._stretches else end
+
+    def _drop(self) -> None:
+        self._num_bytes -= self._stretches.popleft().num_bytes
+        if not self._stretches:
+            self._last = None
