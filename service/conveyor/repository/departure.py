@@ -76,8 +76,10 @@ class Departure:
             await asyncio.sleep(POLL_SECONDS)
         self.is_final = True
         self.num_ended = self.engine.num_sessions
-        await self.engine.drain(self._drain_seconds, EndReason.UNLOADED)
-        self._engines.remove(self.engine)
-        self._gone(self)
-        await self.engine.stop()
+        try:
+            await self.engine.drain(self._drain_seconds, EndReason.UNLOADED)
+        finally:
+            self._engines.remove(self.engine)
+            self._gone(self)
+            await self.engine.stop()
         log.info("model unloaded", extra={**self._fields, "ended_sessions": self.num_ended})

@@ -44,6 +44,7 @@ class Repository:
         self._seen: dict[str, ModelFolder] = {}  # at the poll before
         self._applied: dict[str, ModelFolder] = {}
         self._polling: asyncio.Task[None] | None = None
+        self._loading: set[asyncio.Task[None]] = set()
         self._is_stopped = False
         engines.bring = self._bring_back
 
@@ -66,21 +67,27 @@ class Repository:
             self._polling = asyncio.get_running_loop().create_task(self._poll_forever(poll_seconds))
 
     async def load(self, name: str) -> list[Engine]:
-        """Brings a model to what its folder says now; returns its engines.
+        """Brings a model to what its folder says now; returns its engines. Goes on to its end if it is cancelled.
 
         Raises:
             NotFound: the folder has no such model. FailedPrecondition: it cannot be served so; what is loaded stays.
             Unavailable: the server is draining.
         """
+        loading = asyncio.get_running_loop().create_task(self._load(name))
+        self._loading.add(loading)
+        loading.add_done_callback(self._loading.discard)
+        await asyncio.shield(loading)
+        if found := [problem for key, problem in self.problems.items() if key[0] == name]:
+            raise FailedPrecondition("; ".join(found))
+        return [engine for engine in self._engines.all() if engine.name == name]
+
+    async def _load(self, name: str) -> None:
         async with self._lock:
             folder = (await self._read()).get(name)
             if folder is None:
                 raise NotFound(f"name: there is no model {name!r} in the server's folder")
             self._unloaded = {key for key in self._unloaded if key[0] != name}
             await self._apply(name, folder)
-        if found := [problem for key, problem in self.problems.items() if key[0] == name]:
-            raise FailedPrecondition("; ".join(found))
-        return [engine for engine in self._engines.all() if engine.name == name]
 
     async def unload(self, name: str, version: int = 0, seconds: float | None = None) -> list[Departure]:
         """Begins to unload a version, or all of a model; its sessions may go on for `seconds`.
@@ -115,7 +122,7 @@ class Repository:
             try:
                 async with self._lock:
                     await self._poll()
-            except ModelError as error:
+            except FailedPrecondition as error:
                 log.warning("the models stay as they are: %s", error)
             except Exception:
                 log.exception("the models stay as they are")
@@ -130,7 +137,10 @@ class Repository:
         self._seen = found
 
     async def _read(self) -> dict[str, ModelFolder]:
-        return await asyncio.to_thread(read_folder, self._path)
+        try:
+            return await asyncio.to_thread(read_folder, self._path)
+        except ModelError as error:
+            raise FailedPrecondition(str(error)) from error
 
     # Making it so.
 
