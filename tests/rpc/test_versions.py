@@ -23,7 +23,9 @@ actions = st.one_of(
     st.tuples(st.just("remove"), numbers),
     st.tuples(st.just("policy"), st.sampled_from(["latest", "all"])),
     st.tuples(st.just("load")),
-    st.tuples(st.just("load")),
+    st.tuples(st.just("roll"), numbers),
+    st.tuples(st.just("roll"), numbers),
+    st.tuples(st.just("roll"), numbers),
     st.tuples(st.just("unload"), numbers),
     st.tuples(st.just("open")),
     st.tuples(st.just("open")),
@@ -58,6 +60,14 @@ class World:
     async def do_load(self) -> None:
         await load(self.stub)
         self.open_versions = set(self.on_disk) if self.policy == "all" else {max(self.on_disk)}
+
+    async def do_roll(self, number: int) -> None:
+        """Onwards or back: this version alone is wanted, and a client comes to it."""
+        await self.do_add(number)
+        for other in self.on_disk - {number}:
+            await self.do_remove(other)
+        await self.do_load()
+        await self.do_open()
 
     async def do_unload(self, number: int) -> None:
         if number in await versions(self.stub):
@@ -103,7 +113,7 @@ async def start(root: Path, **fields: Any) -> Server:
     return await start_server(Settings(**{**fixed, "store": "none", "drain_timeout": 5.0, **fields}))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=20)
 @given(steps=st.lists(actions, max_size=12))
 def test_no_session_is_hurt(steps: list[tuple[Any, ...]]) -> None:
     """Whatever comes and goes, each session is answered as PyTorch would, until its own version is unloaded."""
