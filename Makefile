@@ -5,7 +5,7 @@ PROTO_VENV := .venv-proto
 TRITON_VENV := .venv-triton
 STUBS := service/conveyor/v1 service/conveyor/inference
 
-.PHONY: install install-dev demo test soak check lint types proto proto-check bench zoo caption paint compose
+.PHONY: install install-dev demo test soak check lint types proto proto-check bench zoo caption paint compose local chaos
 
 install: $(VENV)/.installed
 
@@ -40,6 +40,12 @@ soak: install-dev
 
 bench: install-dev
 	$(BIN)/python -m bench
+
+local: install-dev
+	$(BIN)/python -m deploy.local
+
+chaos: install-dev
+	$(BIN)/python -m chaos
 
 zoo: install-dev
 	$(BIN)/python -m conveyor_export.zoo

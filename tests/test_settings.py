@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from conveyor.engine.durability import Durability, Mode
 from conveyor.engine.limits import Device, Limits
 from conveyor.settings import Settings, SettingsError, add_flags, load
+from conveyor.store.memory import MemoryStore
+from conveyor.store.sqlite import SqliteStore
+from conveyor.store.valkey import ValkeyStore
 
 
 def read(*flags: str, **environment: str) -> Settings:
@@ -100,6 +104,51 @@ def test_a_drain_ends(value: str) -> None:
     """It may take no time, but not for ever."""
     assert problems_of("--drain-timeout", value)
     assert read("--drain-timeout", "0").drain_timeout == 0
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1"])
+def test_a_checkpoint_comes(value: str) -> None:
+    """At once, if need be, but not never."""
+    assert problems_of("--checkpoint-seconds", value)
+    assert read("--checkpoint-seconds", "0").checkpoint_seconds == 0
+
+
+def test_durability_is_a_default() -> None:
+    """Of sessions that do not say, with the two numbers of an async one."""
+    assert read().default_durability() == Durability(Mode.ASYNC, 64, 1.0)
+    given = read("--durability", "sync", "--checkpoint-steps", "5", CONVEYOR_CHECKPOINT_SECONDS="0.5")
+
+    assert given.default_durability() == Durability(Mode.SYNC, 5, 0.5)
+
+
+def test_each_store_is_named(tmp_path: Path) -> None:
+    """SQLite is in the state folder; none is a store too."""
+    assert isinstance(read("--store", "memory").open_store(), MemoryStore)
+    assert isinstance(read("--state-dir", str(tmp_path)).open_store(), SqliteStore)
+    assert isinstance(read("--store", "valkey://host:1/2", "--store-replicas", "2").open_store(), ValkeyStore)
+    assert read("--store", "none").open_store() is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (
+            ("--store", "redis"),
+            "store: must be none, memory, sqlite, or a URL that begins with valkey:// or valkeys://",
+        ),
+        (("--store", "valkey://:secret@/1"), "store: must be valkey://USER:PASSWORD@HOST:PORT/DB, "),
+        (("--store-replicas", "1"), "store: only a Valkey store has replicas, and 1 were asked for"),
+        (("--store-replicas", "17"), "store_replicas: must be 0 to 16, got 17"),
+        (("--durability", "always"), "durability: must be one of none, async, sync, got 'always'"),
+        (("--checkpoint-steps", "0"), "checkpoint_steps: must be at least 1, got 0"),
+    ],
+)
+def test_wrong_stores_are_told(flags: tuple[str, ...], problem: str) -> None:
+    """By the setting's name, and without a password that may be in it."""
+    problems = problems_of(*flags)
+
+    assert any(each.startswith(problem) for each in problems), problems
+    assert not any("secret" in each for each in problems)
 
 
 @pytest.mark.parametrize(("text", "problem"), [(None, "No such file"), ("port: 1", "not TOML")])

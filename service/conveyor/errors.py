@@ -6,6 +6,7 @@ ConveyorError
 ├── AlreadyExists           a session of that id is open
 ├── WrongPosition           the position is neither the session's nor that of its kept answer
 ├── Aborted                 another request of the session is in flight, or one before it failed
+│   └── Superseded          the client has not seen the session's epoch
 ├── ResourceExhausted       sessions, queue or memory are full
 ├── Unavailable             draining or loading
 ├── FailedPrecondition      the model cannot do this
@@ -53,6 +54,14 @@ class Aborted(ConveyorError):
     """Another request of the session stands in the way; the same request may succeed after it."""
 
     retry_after = 0.02
+
+
+class Superseded(Aborted):
+    """Another server has had the session since its client last heard of it. `epoch` is what it has by now."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"epoch: another server has had the session since; its epoch is {epoch} by now")
+        self.epoch = epoch
 
 
 class ResourceExhausted(ConveyorError):

@@ -74,6 +74,10 @@ class Settings:
     )
     max_chunk_steps: int = field(default=4096, metadata=_about("steps of one chunk"))
     max_waiting_chunks: int = field(default=16_384, metadata=_about("chunks that may wait for a run of a model"))
+    prefix_cache_bytes: int = field(
+        default=64 * 1024 * 1024,
+        metadata=_about("size of the states kept of what prompts may begin with, for each model; 0 keeps none"),
+    )
     max_stream_steps: int = field(
         default=16_384, metadata=_about("steps of a stream that may be unanswered before no more of it is read", 1)
     )
@@ -114,7 +118,8 @@ class Settings:
         default=64, metadata=_about("most steps between two checkpoints of an async session, if it does not say", 1)
     )
     checkpoint_seconds: float = field(
-        default=1.0, metadata=_about("most seconds that a step waits for a checkpoint, if its session does not say", 0)
+        default=1.0,
+        metadata=_about("most seconds that a step waits for a checkpoint, if its session does not say", 0, 86_400),
     )
     seal_key: str = field(
         default="",

@@ -4,8 +4,8 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from functools import partial
+from hashlib import sha256
 from typing import Any, Self
-from zlib import crc32
 
 import grpc
 
@@ -46,7 +46,7 @@ class Balancer(grpc.GenericRpcHandler):
 
     def home(self, shard: str) -> int:
         """The server that a shard's next call comes to: as few as can be move when servers come and go."""
-        return max(self.homes, key=lambda number: crc32(f"{shard} {number} {shard}".encode()))
+        return max(self.homes, key=lambda number: sha256(f"{shard} {number}".encode()).digest())
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
         """Takes every call."""

@@ -1,6 +1,7 @@
 """A client whose servers are lost: stored sessions go on by themselves, and nothing is silently reset."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from itertools import cycle
 from pathlib import Path
@@ -207,6 +208,19 @@ async def test_a_lost_session_may_be_back_in_a_moment(cluster: Cluster, client: 
     assert (await step).position == 4
 
 
+async def test_answers_may_be_ahead_of_a_checkpoint(cluster: Cluster, client: Client, tmp_path: Path) -> None:
+    """With SYNC one checkpoint may let several answers out; a client that got some of them goes back, and on again."""
+    session = await client.open("letters", durability="sync")
+    answers = [await session.step(letter, outputs=["logits"]) for letter in "ab"]
+    with sqlite3.connect(tmp_path / "sessions.db") as store:  # as if the second had been let out by one further on
+        store.execute("DELETE FROM checkpoints WHERE position = 2")
+    cluster.fail_over(1)
+    answers.append(await session.step("c", outputs=["logits"]))
+
+    assert is_close(b"".join(answer["logits"].data for answer in answers), await logits_of(client, "abc"))
+    assert session.replayed_steps == 1
+
+
 async def test_an_orderly_stop_loses_nothing(cluster: Cluster, client: Client) -> None:
     """A server that stops in order hands every session on, stored or not, in the middle of its work."""
     sessions = [await client.open("letters", durability=durability) for durability in ("none", NEVER, "sync")]
@@ -231,6 +245,21 @@ async def test_a_session_is_attached_to_where_it_is_not(cluster: Cluster, client
         result = await attached.step("d", outputs=["logits"])
 
         assert is_close(result["logits"].data, (await logits_of(other, "abcd"))[-4 * len(SYMBOLS) :])
+
+
+async def test_a_client_comes_back_to_what_another_led_on(cluster: Cluster, client: Client) -> None:
+    """Who attaches again takes the session where it is by now, not where this client had left it."""
+    session = await client.open("letters", durability="sync")
+    await session.step("abc")
+    async with connect(cluster.address) as other:
+        attached = await other.session(session.id)
+        for letter in "defghi":
+            await attached.step(letter)
+
+    again = await client.session(session.id)
+
+    assert again.position == 9
+    assert (await again.step("j")).position == 10
 
 
 async def test_a_refresh_does_not_go_back(cluster: Cluster, client: Client) -> None:

@@ -12,6 +12,7 @@ from conveyor.engine.core import Core
 from conveyor.engine.feeds import Results
 from conveyor.engine.initialiser import Initialiser
 from conveyor.engine.limits import Device, Limits, Provider
+from conveyor.engine.prefixes import Prefixes
 from conveyor.engine.runner import Runner
 from conveyor.engine.scheduler import Batch
 from conveyor.engine.work import Answer, Array, Chunk, EndReason, Generation, OpenOptions, Sampling, Token, Want
@@ -66,10 +67,15 @@ class ManualEngine:
         self.limits = Limits(**{"num_slots": 4, "max_batch": 4, **limits})
         self.runner = runner_of(self.model, self.limits, is_padded=is_padded)
         graph = self.runner.graph
+        self.sought: list[int] = []  # tokens found by each search of the prefix cache
+        self.prefixes = Prefixes(
+            self.model.signature, self.limits.prefix_cache_bytes, self.runner.read, self.sought.append
+        )
         self.core = Core(
             self.model.signature,
             self.limits,
             self.runner.initial_rows(),
+            self.prefixes,
             is_ragged=graph.is_ragged,
             max_run_steps=min(self.limits.max_run_steps, graph.max_steps or self.limits.max_run_steps),
             max_batch=self.limits.max_batch if graph.can_batch else 1,
@@ -120,6 +126,7 @@ class ManualEngine:
             self.core.fail(batch, results, "0123")
         else:
             self.core.finish(batch, assembly, results, self.now)
+            self.prefixes.keep()
         self.deliver()
 
     def run_all(self) -> None:

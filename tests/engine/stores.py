@@ -21,9 +21,10 @@ class TroubledStore(MemoryStore):
         self._way.set()
 
     def fail(self) -> None:
-        """From now on it raises."""
+        """From now on it raises, for what was held too."""
         self._is_broken = True
         self.failed.clear()
+        self._way.set()
 
     def hold(self) -> None:
         """From now on nothing is answered."""
@@ -58,9 +59,9 @@ class TroubledStore(MemoryStore):
         await self._enter()
         return await super().save(saves, must_replicate=must_replicate)
 
-    async def acquire(self, session_id: str) -> Record | None:
+    async def acquire(self, session_id: str, epoch: int | None = None) -> Record | None:
         await self._enter()
-        return await super().acquire(session_id)
+        return await super().acquire(session_id, epoch)
 
     async def read(self, session_id: str) -> Record | None:
         await self._enter()

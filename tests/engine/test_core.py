@@ -230,6 +230,15 @@ class TestOrder:
         with pytest.raises(Aborted):
             engine.generate("a", [], 1)
 
+    def test_a_generation_that_goes_on_elsewhere_is_told_the_position(self) -> None:
+        """No prompt may be given right after a generation: whether this is so, a client's own position decides."""
+        engine = make_engine("a")
+
+        with pytest.raises(WrongPosition):
+            engine.generate("a", [], 1, position=2)
+        with pytest.raises(InvalidArgument):
+            engine.generate("a", [], 1, position=0)
+
 
 class TestCancel:
     def test_cancel_while_running(self) -> None:

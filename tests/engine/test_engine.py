@@ -80,6 +80,7 @@ class Counts:
         self.num_spilled = 0
         self.num_restored = 0
         self.refused: list[str] = []
+        self.sought: list[int] = []
 
     def session_opened(self) -> None:
         self.opened += 1
@@ -101,6 +102,9 @@ class Counts:
 
     def work_refused(self, reason: str) -> None:
         self.refused.append(reason)
+
+    def prefix_sought(self, num_tokens: int) -> None:
+        self.sought.append(num_tokens)
 
     def checkpoints_stored(self, num_checkpoints: int, num_bytes: int) -> None:
         self.num_stored += num_checkpoints
@@ -233,6 +237,25 @@ class TestSessions:
 
 
 class TestWork:
+    @pytest.mark.usefixtures("in_threads")
+    async def test_known_prompts(self, sink: AwaitedSink) -> None:
+        """Sessions that send the same few prompts, at once and in turns, draw what they draw without a prefix cache."""
+        told, counts = [], Counts()
+        prompts = [(TEXT * 9)[:length] for length in (40, 25, 72)]
+        for max_bytes in (0, 1 << 20):
+            async with running(counts, num_slots=2, max_batch=2, prefix_cache_bytes=max_bytes) as engine:
+                sinks = [AwaitedSink() for _ in range(9)]
+                for number, each in enumerate(sinks):
+                    opened(engine, f"s{number}")
+                    engine.submit(Generation(f"s{number}", list(prompts[number % 3]), 6, each))
+                    if number % 4 == 3:
+                        await each.answers(6)
+                told.append([[token.token for token in await each.answers(6)] for each in sinks])
+
+        assert told[0] == told[1]
+        assert len(counts.sought) == 9
+        assert max(counts.sought) == 71
+
     @pytest.mark.usefixtures("in_threads")
     async def test_one_flush_for_each_batch_and_sink(
         self, engine: Engine, monkeypatch: pytest.MonkeyPatch, sink: AwaitedSink

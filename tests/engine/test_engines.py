@@ -1,16 +1,20 @@
 """Which engine a name or an id leads to."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
 from conveyor.engine.aliases import Alias
+from conveyor.engine.durability import Durability, Mode
 from conveyor.engine.engine import Engine
 from conveyor.engine.engines import Engines
 from conveyor.engine.limits import Device, Limits
+from conveyor.engine.store_writer import StoreWriter
 from conveyor.engine.work import OpenOptions
 from conveyor.errors import AlreadyExists, InvalidArgument, NotFound
 from conveyor.graph.model_file import ModelFile, model_from_proto
+from conveyor.store.memory import MemoryStore
 from tests.engine.test_engine import Counts
 from tests.models import make_model
 
@@ -106,3 +110,26 @@ def test_nobody_is_put_on_a_canary_because_the_stable_version_is_gone(make: Call
     with pytest.raises(NotFound, match="no version 3; loaded: 4"):
         engines.to_open("lm", 0, "", "x")
     assert engines.to_open("lm", 0, "canary", "x").version == 4
+
+
+async def test_a_server_that_lost_a_session_gives_it_to_no_newcomer(make: Callable[[str, int], Engine]) -> None:
+    """Who attaches without having seen an epoch gets the session as the store has it, not an old owner's copy."""
+    store = MemoryStore()
+    async with serving(store) as first, serving(store) as second:
+        await first.open("lm", 0, OpenOptions(session_id="x", durability=Durability(Mode.SYNC)), {})
+        assert (await second.resume("x", None, 0)).epoch == 2
+
+        assert (await first.resume("x", None, 0)).epoch == 3
+
+
+@asynccontextmanager
+async def serving(store: MemoryStore) -> AsyncIterator[Engines]:
+    """One server of a store that servers share."""
+    writer = StoreWriter(store)
+    limits, device = Limits(num_slots=2, max_batch=2), Device("cpu", num_threads=1)
+    engine = Engine(model_from_proto(make_model()[0]), "lm", 1, limits, device, Counts(), writer)
+    writer.start()
+    engine.start()
+    yield Engines([engine], writer)
+    await engine.stop()
+    await writer.stop(1)

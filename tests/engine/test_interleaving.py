@@ -16,16 +16,20 @@ from conveyor.errors import Aborted, ConveyorError, RunFailed
 from tests.engine.harness import LOGITS, ManualEngine, alone
 from tests.models import make_context_model, make_model
 
+pytestmark = pytest.mark.usefixtures("short_prefixes")
+
 VOCABULARY = 20
 SESSIONS = ("a", "b", "c", "d", "e")
 WANTS = (LOGITS, Want(top_k=3), Want(scoring=True), Want(), Want(names=("logits",), top_k=2, last_only=True))
 TOLERANCE = 1e-4
+PROMPTS = tuple([3, 1, 4, 1, 5, 9, 2][:length] for length in (3, 5, 7))  # so that some have been there before
 
 tokens = st.integers(0, VOCABULARY - 1)
 session_ids = st.sampled_from(SESSIONS)
 actions = st.one_of(
     st.tuples(st.just("chunk"), session_ids, st.lists(tokens, min_size=1, max_size=9), st.sampled_from(WANTS)),
     st.tuples(st.just("generate"), session_ids, st.lists(tokens, min_size=1, max_size=5), st.integers(1, 5)),
+    st.tuples(st.just("generate"), session_ids, st.sampled_from(PROMPTS), st.integers(1, 3)),
     st.tuples(st.just("run")),
     st.tuples(st.just("run")),
     st.tuples(st.just("fail")),

@@ -54,6 +54,16 @@ def outbox() -> Outbox:
     return Outbox(Checkpointer())
 
 
+@pytest.mark.parametrize(("mode", "epoch"), [(Mode.NONE, 0), (Mode.ASYNC, 3)])
+def test_an_epoch_is_told_of_what_stays_stored(outbox: Outbox, mode: Mode, epoch: int) -> None:
+    """A session that is stored only because its server stops goes on elsewhere without an epoch: it never had one."""
+    answer = Answer("a", 2, 1)
+
+    tell(outbox, session_of(mode), answer)
+
+    assert answer.epoch == epoch
+
+
 @pytest.mark.parametrize("mode", [None, Mode.ASYNC])
 def test_others_go_out_at_once(outbox: Outbox, mode: Mode | None) -> None:
     """Stored or not, nobody waits for the store who has not asked to."""

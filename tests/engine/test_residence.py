@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conveyor.engine.job import ChunkJob
+from conveyor.engine.job import ChunkJob, Job
 from conveyor.engine.residence import Residence
 from conveyor.engine.scheduler import Batch
 from conveyor.engine.session import Session
@@ -16,6 +16,7 @@ from conveyor.engine.work import Array, Chunk, Want
 from tests.engine.harness import ListSink
 
 INITIAL = {"float32": np.array([-1])}
+KNOWN = {"float32": np.array([-2])}
 
 
 def session_of(name: str) -> Session:
@@ -118,6 +119,20 @@ def test_who_is_admitted_is_no_victim() -> None:
     assert plan.victims == [old, new]
 
 
+def test_a_known_state_goes_to_the_job() -> None:
+    """A job that begins after known steps is given their state once; the session's own is where it was."""
+    residence, session = Residence(4, 4, INITIAL), session_of("a")
+    run(residence, session)
+    slot, plan, job = session.slot, residence.plan(), give_work(session)
+    job.rows = KNOWN
+    batch = Batch([job], [3], 3)
+    assert plan.admit(session)
+    residence.settle(batch, plan.victims)
+
+    assert (batch.known, batch.restores, job.rows) == ([(job, KNOWN)], [], None)
+    assert (session.slot, bool(job.slot)) == (slot, True)
+
+
 def test_a_spilled_state_comes_back() -> None:
     """A session that was spilled is restored with the rows that were read out of its slot, which are then dropped."""
     residence, first, second = Residence(2, 2, INITIAL), session_of("a"), session_of("b")
@@ -142,6 +157,7 @@ class World:
         self.sessions: list[Session] = []
         self.expected: dict[Session, int] = {}
         self.running: deque[Batch] = deque()
+        self.fresh: set[Job] = set()  # jobs that are to begin after known steps
         self.values = count(1)
 
     def open(self) -> None:
@@ -149,7 +165,7 @@ class World:
         self.sessions.append(session)
         self.expected[session] = -1
 
-    def start(self, picks: list[int]) -> None:
+    def start(self, picks: list[int], *, known: bool = False) -> None:
         chosen: list[Session] = []
         plan = self.residence.plan()
         for index in picks:
@@ -157,7 +173,10 @@ class World:
             if session is None or session.is_running or session in chosen:
                 continue
             if not session.jobs:
-                give_work(session)
+                job = give_work(session)
+                if known:
+                    job.num_done, job.rows = 1, KNOWN
+                    self.fresh.add(job)
             if plan.admit(session):
                 chosen.append(session)
         if not chosen:
@@ -167,6 +186,9 @@ class World:
             session.is_running = True
         self.residence.settle(batch, plan.victims)
         self.running.append(batch)
+
+    def start_known(self, picks: list[int]) -> None:
+        self.start(picks, known=True)
 
     def finish(self, outcome: str) -> None:
         """Ends the oldest run: "done", "half" (its jobs go on), "lost" (fails at its end) or "unread" (at once)."""
@@ -198,10 +220,15 @@ class World:
         spilled = [{"float32": self.arena[victim.slot]} for victim in batch.spills]
         for session, rows in batch.restores:
             self.arena[session.slot] = rows["float32"]
+        for job, rows in batch.known:
+            self.arena[job.slot] = rows["float32"]
         for job in batch.jobs:
             start = job.slot if job.num_done else job.session.slot
             if not job.num_done:
                 assert int(self.arena[start][0]) == self.expected[job.session], "another session's state"
+            elif job in self.fresh:
+                assert int(self.arena[start][0]) == -2, "another state than the known one"
+            self.fresh.discard(job)
             self.arena[job.slot] = np.array([next(self.values)])
         return spilled
 
@@ -246,6 +273,7 @@ events = st.one_of(
     st.just(("open",)),
     st.tuples(st.just("start"), st.lists(indexes, min_size=1, max_size=4)),
     st.tuples(st.just("start"), st.lists(indexes, min_size=1, max_size=4)),
+    st.tuples(st.just("start_known"), st.lists(indexes, min_size=1, max_size=4)),
     st.tuples(st.just("finish"), st.sampled_from(["done", "done", "half", "lost", "unread"])),
     st.tuples(st.just("finish"), st.just("done")),
     st.tuples(st.just("close"), indexes),

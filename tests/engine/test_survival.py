@@ -1,6 +1,7 @@
 """Whatever happens to the servers and the store, a session's client gets what PyTorch gives it alone, or is told."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -53,6 +54,7 @@ actions = st.one_of(
     st.tuples(st.just("fork"), session_ids, replicas),
     st.tuples(st.just("carry"), session_ids, replicas),
     st.tuples(st.just("wait")),
+    st.tuples(st.just("late"), session_ids, replicas, st.integers(0, 9)),
 )
 
 
@@ -150,6 +152,7 @@ class Client:
     text: list[int] = field(default_factory=list)
     epoch: int = 0
     is_lost: bool = False
+    past: list[tuple[int, int]] = field(default_factory=list)  # positions and epochs at which it has sent
 
     @property
     def received(self) -> int:
@@ -253,6 +256,7 @@ class World:
 
     def take(self, client: Client, chunk: list[int], answer: Answer) -> None:
         start = client.received
+        client.past.append((start, client.epoch))
         client.text += chunk
         assert answer.position == client.received
         assert answer.epoch >= client.epoch
@@ -375,6 +379,23 @@ class World:
         engines.of_session(view.session_id).submit(_chunk(copy, [3], LOGITS, sink, copy.received))
         self.take(copy, [3], await sink.future)
         await engines.close(view.session_id)
+
+    async def do_late(self, name: str, place: int, num_back: int) -> None:
+        """What was sent long ago arrives now, at a server that had been paused: it moves nothing."""
+        client, engines = self.clients[name], self.replicas[place].engines
+        position, epoch = next(iter(client.past[-num_back - 1 :]), (0, client.epoch))
+        if not epoch or epoch >= client.epoch:
+            return
+        record = await self.store.read(client.session_id)
+        with contextlib.suppress(ConveyorError):
+            await engines.holding(client.session_id, position, epoch)
+            late = Client(client.session_id, client.durability, client.text[:position], epoch)
+            sink = FutureSink()
+            engines.of_session(client.session_id).submit(_chunk(late, [4], LOGITS, sink, position))
+        if record is not None:
+            now = await self.store.read(client.session_id)
+            assert now is not None
+            assert now.epoch == record.epoch
 
     async def do_wait(self) -> None:
         await asyncio.sleep(0.01)

@@ -148,7 +148,7 @@ def test_closed_sessions_are_forgotten() -> None:
 def test_limits_are_checked() -> None:
     """Limits that cannot be met are refused in words that name each of them."""
     with pytest.raises(ValueError, match="idle_timeout") as caught:
-        Limits(**{field.name: 0 for field in fields(Limits)})
+        Limits(**{field.name: -1 for field in fields(Limits)})
 
     assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [field.name for field in fields(Limits)]
     with pytest.raises(ValueError, match="above max_idle_timeout"):

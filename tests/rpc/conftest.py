@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,34 @@ async def start(models: Path) -> AsyncIterator[StartServer]:
             )
 
         yield start_one
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server and its calls."""
+
+    server: Server
+    stub: Any
+
+
+@pytest.fixture
+async def join(start: StartServer, tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Peer]]]:
+    """Starts servers of one store, and connects to them. A checkpoint is stored after four steps, not after a time."""
+    shared = {"store": "sqlite", "state_dir": tmp_path / "state", "checkpoint_steps": 4, "checkpoint_seconds": 3600.0}
+    async with AsyncExitStack() as stack:
+
+        async def join_one(**settings: Any) -> Peer:
+            server = await start(**{**shared, **settings})
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(server.address))
+            return Peer(server, sequence_service_pb2_grpc.SequenceServiceStub(channel))
+
+        yield join_one
+
+
+@pytest.fixture
+async def pair(join: Callable[..., Awaitable[Peer]]) -> tuple[Peer, Peer]:
+    """Two servers of one store."""
+    return await join(), await join()
 
 
 @pytest.fixture

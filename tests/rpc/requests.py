@@ -32,6 +32,22 @@ async def position_of(stub: Any, session_id: str) -> int:
     return (await stub.GetSession(session_pb2.GetSessionRequest(session_id=session_id))).session.position
 
 
+async def get(stub: Any, session_id: str) -> session_pb2.Session:
+    """The session as it is told."""
+    return (await stub.GetSession(session_pb2.GetSessionRequest(session_id=session_id))).session
+
+
+async def resume(stub: Any, session_id: str, **fields: Any) -> session_pb2.Session:
+    """Takes a session up."""
+    return (await stub.ResumeSession(session_pb2.ResumeSessionRequest(session_id=session_id, **fields))).session
+
+
+async def stored_at(stub: Any, session_id: str, position: int) -> None:
+    """Waits until the session is in the store at this position."""
+    while (await get(stub, session_id)).durable_position != position:
+        await asyncio.sleep(0.005)
+
+
 async def until(holds: Callable[[], bool]) -> None:
     """Waits until something is so; the test's own timeout ends it otherwise."""
     while not holds():

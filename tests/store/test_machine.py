@@ -109,11 +109,11 @@ class StoreMachine(RuleBasedStateMachine):
         before.checkpoints[save.position] = save.epoch, save.checkpoint
         return Saved.DONE
 
-    @rule(owner=owners, name=names)
-    def acquire(self, owner: int, name: str) -> None:
-        record = self.do(self.store.acquire(name))
+    @rule(owner=owners, name=names, epoch=st.one_of(st.none(), st.integers(1, 4)))
+    def acquire(self, owner: int, name: str, epoch: int | None) -> None:
+        record = self.do(self.store.acquire(name, epoch))
         before = self.model.get(name)
-        if not before or before.head is None:
+        if not before or before.head is None or epoch not in (None, before.epoch):
             assert record is None
             return
         before.epoch += 1

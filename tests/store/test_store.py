@@ -56,6 +56,17 @@ async def test_whoever_has_lost_a_session_is_refused(store: Store) -> None:
     assert sorted((await store.read("a")).checkpoints) == [0, 20]
 
 
+async def test_a_session_is_taken_up_from_the_epoch_that_was_seen(store: Store) -> None:
+    """Of two who have seen the same epoch, only the first takes the session."""
+    await store.create([opening_of("a")])
+
+    first, second = await store.acquire("a", 1), await store.acquire("a", 1)
+
+    assert first is not None
+    assert (first.epoch, second) == (2, None)
+    assert (await store.read("a")).epoch == 2
+
+
 async def test_a_line_that_was_given_up_goes(store: Store) -> None:
     """Saves of a new owner take away what the former one had stored further on; its own stay."""
     await store.create([opening_of()])

@@ -153,7 +153,8 @@ class Client:
         """
         request = session_pb2.ResumeSessionRequest(session_id=session_id)
         lane = self._streams.known(session_id)
-        if lane is not None and not lane.is_ended:
+        # Without chunks in flight nothing is missed, and another client may have led the session on since.
+        if lane is not None and lane.chunks and not lane.fate.is_ended:
             request.received_position, request.epoch = lane.position, lane.epoch
         shard = self._connection.shards.of(session_id) if lane is None else lane.shard
         session = await resumed(self._connection, request, shard)

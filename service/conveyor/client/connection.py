@@ -62,7 +62,7 @@ class Connection:
     async def call(
         self,
         method: Callable[..., Awaitable[Response]],
-        request: object,
+        request: Any,
         timeout: float | None = None,
         shard: str | None = None,
     ) -> Response:
@@ -83,6 +83,7 @@ class Connection:
                 return await method(request, timeout=max(seconds, 0.001), metadata=metadata)
             except grpc.aio.AioRpcError as failure:
                 error = from_call(failure)
+                learn(request, error)
             if isinstance(error, DeadlineExceeded) and monotonic() < deadline:
                 patience.lose()
             else:
@@ -92,6 +93,13 @@ class Connection:
         """Closes the channel; calls in flight are cancelled."""
         self._is_closed = True
         await self.channel.close()
+
+
+def learn(request: Any, error: ClientError) -> None:
+    """Has a request tell the session's epoch that its failure told: only who knows it may take the session."""
+    message = getattr(request, "chunk", request)
+    if error.epoch and "epoch" in message.DESCRIPTOR.fields_by_name:
+        message.epoch = max(message.epoch, error.epoch)
 
 
 async def sleep_before_retry(error: ClientError, backoff: Backoff, deadline: float) -> None:

@@ -46,6 +46,7 @@ class ClientError(Exception):
         field: str | None = None,
         position: int | None = None,
         retry_after: float | None = None,
+        epoch: int = 0,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -53,6 +54,7 @@ class ClientError(Exception):
         self.field = field
         self.position = position
         self.retry_after = retry_after
+        self.epoch = epoch  # of the session, where the client did not know it; else 0
 
     @property
     def is_too_large(self) -> bool:
@@ -183,6 +185,7 @@ def from_result(error: step_pb2.Error) -> ClientError:
         field=error.field or None,
         position=error.position if error.HasField("position") else None,
         retry_after=error.retry_delay.ToTimedelta().total_seconds() if error.HasField("retry_delay") else None,
+        epoch=error.epoch,
     )
 
 
@@ -191,12 +194,14 @@ def from_status(code: Code, details: str | None, trailers: Iterable[tuple[str, s
     metadata = {key: value for key, value in trailers or () if isinstance(value, str)}
     position = metadata.get("conveyor-position", "")
     pushback = metadata.get("grpc-retry-pushback-ms", "")
+    epoch = metadata.get("conveyor-epoch", "")
     return _CLASSES.get(code, ServerError)(
         details or code.name,
         code=code,
         field=metadata.get("conveyor-field"),
         position=int(position) if position.isdecimal() else None,
         retry_after=int(pushback) / 1000 if pushback.isdecimal() else None,
+        epoch=int(epoch) if epoch.isdecimal() else 0,
     )
 
 

@@ -15,7 +15,6 @@ from conveyor.client.errors import (
     DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
-    NotFound,
     ReplayLost,
     Unavailable,
     WrongPosition,
@@ -181,7 +180,8 @@ class GenerationCall:
     async def _recover(self, error: ClientError) -> None:
         """Readies the next attempt, or raises `error` if none can succeed."""
         self._connection.check_open()
-        now, error = monotonic(), self._lane.explained(error)
+        now, error = monotonic(), self._lane.fate.explain(error)
+        self._lane.sees(error.epoch)
         self._behind = position_behind(error, self._lane)
         if error.is_retriable:
             self._is_lost = True
@@ -197,7 +197,7 @@ class GenerationCall:
         if isinstance(error, WrongPosition):
             # More was drawn than was read, and is not kept: the session can go back.
             return self._is_lost and self._lane.epoch > 0 and not isinstance(error, ReplayLost)
-        return isinstance(error, NotFound) and self._lane.doubts(now)
+        return self._lane.fate.is_doubtful(error, now, is_stored=self._lane.epoch > 0)
 
     def _follows(self, error: ClientError) -> bool:
         """Goes to where the session is, if a generation before this one was left early."""

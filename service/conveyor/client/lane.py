@@ -14,10 +14,10 @@ from conveyor.client.errors import (
     NotFound,
     ReplayLost,
     ResourceExhausted,
-    SessionEnded,
     StepTimeout,
     WrongPosition,
 )
+from conveyor.client.fate import Fate
 from conveyor.client.pending import Pending
 from conveyor.client.replay import Replay
 from conveyor.v1 import step_pb2
@@ -25,13 +25,8 @@ from conveyor.v1 import step_pb2
 if TYPE_CHECKING:
     from conveyor.client.stream import Stream
 
-# After these the session lives on in the store, if its server has one.
-_GOES_ON = {"drained", "moved"}
 # A chunk that failed so was not taken.
 _UNTAKEN = {Aborted.default_code, NotFound.default_code, ResourceExhausted.default_code, WrongPosition.default_code}
-# After a lost connection another server may have been asked, which has never heard of the session, until the right one
-# is back. For so many seconds NOT_FOUND is not believed.
-DOUBT_SECONDS = 5.0
 
 
 class Lane:
@@ -45,15 +40,12 @@ class Lane:
     __slots__ = (
         "__weakref__",
         "_backoff",
-        "_doubt",
-        "_doubt_ends",
-        "_end",
-        "_is_ended",
         "chunks",
         "epoch",
+        "fate",
         "is_adrift",
         "is_loose",
-        "is_new",
+        "is_unproven",
         "must_resume",
         "next_position",
         "position",
@@ -74,13 +66,10 @@ class Lane:
         self.replayed_steps = 0
         self.chunks: deque[Pending] = deque()
         self.stream: Stream | None = None
-        self.is_new = True  # nothing was answered on its stream
+        self.is_unproven = True  # nothing was answered since it took its stream, or since it was not found
         self.is_adrift = False  # its stream leads elsewhere than the session: it is to take another
         self.must_resume = False  # answers are lost: the session is to go back to where they can be given again
-        self._end: tuple[str, int] | None = None
-        self._is_ended = False
-        self._doubt: NotFound | None = None
-        self._doubt_ends = 0.0
+        self.fate = Fate(session_id)
         self._backoff: Backoff | None = None
         self.settle(position)
 
@@ -94,7 +83,7 @@ class Lane:
     def join(self, stream: "Stream") -> None:
         """Takes a stream to go on, which leads to where the session's shard is now."""
         self.stream = stream
-        self.is_new = True
+        self.is_unproven = True
         self.is_adrift = False
 
     def found(self, position: int, epoch: int) -> None:
@@ -112,37 +101,16 @@ class Lane:
         for pending in self.chunks:
             pending.may_be_taken = False  # what is refused now is not what was taken
 
-    @property
-    def is_ended(self) -> bool:
-        """True after the news of the session's end."""
-        return self._is_ended
-
-    def check_open(self) -> None:
-        """Raises SessionEnded if the server has ended the session for good."""
-        if self._is_ended and self._end is not None:
-            raise SessionEnded(self.session_id, *self._end)
-
-    def explained(self, error: ClientError) -> ClientError:
-        """The same failure, or SessionEnded where that is what it means."""
-        if isinstance(error, NotFound) and self._end is not None:
-            return SessionEnded(self.session_id, *self._end)
-        return error
-
     def end(self, reason: str, position: int) -> None:
         """Takes the news that the server has ended the session. It may go on elsewhere."""
-        self._end = (reason, position)
-        self._is_ended = reason not in _GOES_ON
-        self.is_new = self.is_adrift = not self._is_ended
+        self.fate.end(reason, position)
+        self.is_unproven = self.is_adrift = not self.fate.is_ended
 
     def lose(self, now: float) -> None:
         """Takes the news that the connection or the server was lost."""
-        self._doubt_ends = now + DOUBT_SECONDS
+        self.fate.lose(now)
         for pending in self.chunks:
             pending.may_be_taken |= pending.is_sent
-
-    def doubts(self, now: float) -> bool:
-        """True while NOT_FOUND may come from a server that has never heard of the session."""
-        return not self._is_ended and now < self._doubt_ends
 
     def append(self, pending: Pending) -> bool:
         """Puts a chunk behind those in flight, at its position. False if it must wait for `restart`."""
@@ -165,9 +133,9 @@ class Lane:
             return False
         self.chunks.popleft()
         self._backoff = None
-        if self.is_new:
-            self.is_new = self.is_adrift = False
-            self._end = self._doubt = None
+        if self.is_unproven:
+            self.is_unproven = self.is_adrift = False
+            self.fate.live()
         if pending.future is None:
             self.replayed_steps += pending.num_steps
             return True
@@ -196,13 +164,14 @@ class Lane:
         """Takes tokens that a generation consumed, of its prompt and drawn, which lead to a position."""
         if self.replay is not None:
             self.replay.keep_generated(position - len(tokens), tokens)
-        self._end = None
+        self.fate.live()
         self.position = self.next_position = position
 
     def failed(self, pending: Pending, error: ClientError, now: float) -> list[Pending]:
         """Takes the failure of a chunk. Returns the chunks that are given up; the others wait to be sent again."""
         pending.is_sent = False
         pending.may_be_taken |= error.code not in _UNTAKEN
+        self.sees(error.epoch)
         if self.chunks[0] is not pending:  # one ahead of it failed first and will be sent again
             if isinstance(error, Aborted | WrongPosition | NotFound):
                 return []
@@ -214,12 +183,11 @@ class Lane:
 
     def _looks_elsewhere(self, error: ClientError, now: float) -> bool:
         """Whether to take another stream, because this one may lead elsewhere than the session."""
-        if not isinstance(error, NotFound) or self._is_ended:
-            return False
         # A session that was just opened may be where its shard is by now, and the stream where it was; and one that is
         # stored may be another server's by now.
-        self.is_adrift = self.doubts(now) or (self._doubt is None and (self.is_new or self.epoch > 0))
-        self._doubt = error
+        is_first = self.fate.is_first_doubt(error) and (self.is_unproven or self.epoch > 0)
+        self.is_adrift = is_first or self.fate.is_doubtful(error, now, is_stored=self.epoch > 0)
+        self.is_unproven |= isinstance(error, NotFound)
         return self.is_adrift
 
     def _follow(self, pending: Pending, error: WrongPosition, position: int) -> list[Pending]:
@@ -262,7 +230,7 @@ class Lane:
 
     def give_up(self, pending: Pending, error: ClientError) -> list[Pending]:
         """Fails a chunk, and those behind it unless it was consumed. Returns them, and what was sent for their sake."""
-        error = self.explained(error)
+        error = self.fate.explain(error)
         start = pending.chunk.position
         was_consumed = isinstance(error, WrongPosition) and error.position is not None and error.position > start
         # If it was, those behind it may still be answered.
@@ -281,7 +249,6 @@ class Lane:
 
     def _go_on(self, start: int, error: ClientError) -> None:
         """Decides where the next chunk begins, now that none is in flight."""
-        self._doubt = None
         if error.position is not None and isinstance(error, WrongPosition):
             self.settle(error.position)
         else:
@@ -293,8 +260,8 @@ class Lane:
         The next chunk will have its position. If it was taken, the server answers the same chunk from the kept answer
         and refuses any other: nothing is taken twice.
         """
-        why = "no answer in time" + (f" since its server ended the session: {self._end[0]}" if self._end else "")
-        return self.give_up(pending, self._doubt or StepTimeout(why, position=pending.chunk.position))
+        timeout = StepTimeout("no answer in time", position=pending.chunk.position)
+        return self.give_up(pending, self.fate.explain_silence(timeout))
 
     @property
     def must_resend(self) -> bool:

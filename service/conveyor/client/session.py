@@ -139,7 +139,7 @@ class Session:
         A prompt of more than `WHOLE_PROMPT_STEPS` tokens is consumed in chunks, and those that come before a failure
         stay consumed.
         """
-        self._lane.check_open()
+        self._lane.fate.check_open()
         before, last = _cut(tokens_from(prompt, self.model))
         request = request_from(
             last,
@@ -166,7 +166,7 @@ class Session:
 
         If it came back behind what was answered, the next step leads it back first.
         """
-        self._lane.check_open()
+        self._lane.fate.check_open()
         session = await resume(self._connection, self._lane)
         self._lane.found(session.position, session.epoch)
         return session_from(session)
@@ -189,7 +189,7 @@ class Session:
             AlreadyExists: the session id is in use.
             ResourceExhausted: the server holds as many sessions as it may.
         """
-        self._lane.check_open()
+        self._lane.fate.check_open()
         request = message_from(
             session_pb2.ForkSessionRequest,
             session_id=self.id,
@@ -213,7 +213,7 @@ class Session:
 
     async def export(self) -> bytes:
         """The session's state, sealed: `Client.import_session` opens a session from it. Nothing may be in flight."""
-        self._lane.check_open()
+        self._lane.fate.check_open()
         request = session_pb2.ExportSessionRequest(session_id=self.id)
         export = self._connection.stub.ExportSession
         response: session_pb2.ExportSessionResponse = await call_at_position(

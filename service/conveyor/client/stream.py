@@ -218,7 +218,7 @@ class Stream:
         if lane is None or lane.stream is not self:
             return
         lane.end(_END_REASONS.get(end.reason, "unknown"), end.position)
-        if lane.is_ended:
+        if lane.fate.is_ended:
             self._home.release(lane)
             return
         lane.lose(monotonic())

@@ -26,15 +26,15 @@ class Streams:
     def new_lane(self, session: session_pb2.Session, shard: str) -> Lane:
         """A lane for a session that has just been opened; one before of the same id has ended."""
         session_id, position = session.session_id, session.position
-        is_replayed = session.durability.mode == session_pb2.DURABILITY_MODE_ASYNC
-        replay = Replay(session_id, position, self._replay_bytes) if is_replayed else None
+        # With SYNC too: one checkpoint may let several answers out, of which not all may arrive.
+        replay = Replay(session_id, position, self._replay_bytes) if session.epoch else None
         lane = self._lanes[session_id] = Lane(session_id, position, shard=shard, epoch=session.epoch, replay=replay)
         return lane
 
     def lane(self, session: session_pb2.Session, shard: str) -> Lane:
         """The lane of a session that is open, shared by all who hold it here."""
         lane = self._lanes.get(session.session_id)
-        if lane is None or lane.is_ended:
+        if lane is None or lane.fate.is_ended:
             return self.new_lane(session, shard)
         lane.found(session.position, session.epoch)
         return lane
@@ -54,7 +54,7 @@ class Streams:
         """
         if self._is_closed:
             raise Unavailable("the client is closed")
-        lane.check_open()
+        lane.fate.check_open()
         stream = lane.stream or self.join(lane)
         return stream.submit(lane, chunk, num_steps, monotonic() + timeout)
 

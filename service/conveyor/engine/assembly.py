@@ -48,6 +48,8 @@ class Assembler:
             restores=[(session.slot, rows) for session, rows in batch.restores],
             contexts=[(session.context_slot, session.contexts or {}) for session in batch.contexts],
         )
+        if batch.known:
+            feeds.restores += [(job.slot, rows) for job, rows in batch.known]
         if self._has_contexts:
             feeds.context_slots = np.array([job.session.context_slot for job in batch.jobs], np.int64)
         assembly = Assembly(feeds)
@@ -70,7 +72,7 @@ class Assembler:
         for column, (job, length) in enumerate(zip(batch.jobs, batch.lengths, strict=True)):
             if isinstance(job, ChunkJob):
                 rows.add_chunk(job, length, column, column * column_stride)
-            elif isinstance(job, GenerationJob) and job.num_done + length == job.num_total:
+            elif isinstance(job, GenerationJob) and job.num_done + length == len(job.feed):
                 rows.add_generation(job, column * column_stride + (length - 1) * row_stride)
         rows.write_feeds()
 

@@ -14,6 +14,7 @@ from conveyor.engine.feeds import Results
 from conveyor.engine.job import ChunkJob, GenerationJob, Job
 from conveyor.engine.limits import Limits
 from conveyor.engine.outbox import Outbox
+from conveyor.engine.prefixes import Prefixes
 from conveyor.engine.residence import Residence
 from conveyor.engine.scheduler import STEP_ROWS, Batch, Scheduler
 from conveyor.engine.session import Kept, Session
@@ -46,6 +47,7 @@ class Core:
         signature: Signature,
         limits: Limits,
         initial: dict[str, Array],
+        prefixes: Prefixes,
         *,
         is_ragged: bool,
         max_run_steps: int,
@@ -56,7 +58,8 @@ class Core:
         self._validator = Validator(signature, limits)
         self._assembler = Assembler(signature)
         self._scheduler = Scheduler(max_batch, max_run_steps, is_ragged=is_ragged, constants=constants)
-        self.table = SessionTable(limits)
+        self._prefixes = prefixes
+        self.table = SessionTable(limits, is_followed=prefixes.is_on)
         # A run writes to spare slots, so there must be a batch of them beyond those that hold sessions.
         num_slots = limits.num_slots + max_batch
         # A session that leaves has its contexts in the arena until the run that it leaves by is over. Two batches may
@@ -104,7 +107,9 @@ class Core:
             acknowledged = work.acknowledged
         else:
             self._check_order(session, work)  # first: what is in flight decides whether a token is pending
-            self._validator.generation(work, has_pending=session.pending is not None)
+            # A client that is elsewhere has to hear that: there, a token may be pending.
+            is_elsewhere = work.position not in (None, session.tail)
+            self._validator.generation(work, has_pending=is_elsewhere or session.pending is not None)
             job = GenerationJob(session, work, now)
             if session.drawn is not None and (again := session.drawn.asked_for(work, job.seed, session.session_id)):
                 self._check_room()
@@ -114,6 +119,8 @@ class Core:
         self._check_position(session, work.position)
         self._check_room()
         session.acknowledged = session.tail if acknowledged is None else acknowledged
+        if session.history is not None and isinstance(job, GenerationJob):
+            self._prefixes.prepare(job, session.history)
         self._queue(session, job, now)
 
     def _owned(self, work: Chunk | Generation) -> Session:
@@ -163,7 +170,10 @@ class Core:
             job.session.last_used = now
             if job.is_cancelled:
                 self._drop(job)
-            elif job.num_done < job.num_total:
+                continue
+            if (history := job.session.history) is not None:
+                self._prefixes.ran(job, history)
+            if job.num_done < job.num_total:
                 self._scheduler.add(job.session)
             elif isinstance(job, ChunkJob):
                 self._commit_chunk(job)
@@ -236,7 +246,7 @@ class Core:
         for job in list(session.jobs):
             self._settle(job, problem)
             job.is_cancelled = True
-        session.kept, session.drawn = (), None
+        session.kept, session.drawn, session.history = (), None, None
         self.checkpointer.forget(session)
         if session.is_running:
             self.residence.forget(session)
@@ -348,6 +358,8 @@ class Core:
             self._scheduler.add(session)
             return
         session.jobs.popleft()
+        if session.history is not None:
+            self._prefixes.rests(session, session.history)
         self._settle(job, token)
         self._begin_first(session)
 

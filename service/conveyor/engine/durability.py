@@ -51,6 +51,11 @@ class Stored:
         return self.durability.mode is Mode.SYNC
 
     @property
+    def told_epoch(self) -> int:
+        """What clients are told: 0 with NONE, since a session that is stored for its server's end goes on unstored."""
+        return 0 if self.durability.mode is Mode.NONE else self.epoch
+
+    @property
     def newest(self) -> int | None:
         """Position of the newest stored checkpoint."""
         return self.checkpoints[-1] if self.checkpoints else None

@@ -20,6 +20,7 @@ from conveyor.engine.feeds import Results
 from conveyor.engine.initialiser import Initialiser
 from conveyor.engine.limits import Device, EngineStats, Limits
 from conveyor.engine.persistence import Persistence
+from conveyor.engine.prefixes import Prefixes
 from conveyor.engine.runner import Runner
 from conveyor.engine.scheduler import Batch
 from conveyor.engine.session import Session
@@ -76,10 +77,12 @@ class Engine:
         self.runner.warm_up(max_batch)
         self._initialiser = Initialiser(graph)
         self._initialiser.warm_up()
+        self._prefixes = Prefixes(model.signature, limits.prefix_cache_bytes, self.runner.read, observer.prefix_sought)
         self._core = Core(
             model.signature,
             limits,
             self.runner.initial_rows(),
+            self._prefixes,
             is_ragged=graph.is_ragged,
             max_run_steps=min(limits.max_run_steps, graph.max_steps or limits.max_run_steps),
             max_batch=max_batch,
@@ -182,8 +185,8 @@ class Engine:
         if session_id not in self:
             self._core.table.check_room()
 
-    def adopt(self, session_id: str, head: Head, state: State, stored: Stored, *, is_behind: bool) -> None:
-        """Takes up a session that the store had; `is_behind` if the store has checkpoints ahead of it, which are to go.
+    def adopt(self, session_id: str, head: Head, state: State, stored: Stored) -> None:
+        """Takes up a session that the store had.
 
         One of that id that is here is let go: another server has had it since, or its client could not go on from it.
 
@@ -198,10 +201,7 @@ class Engine:
         remaining = max(0.001, head.lifetime_ends - now)
         self.open(OpenOptions(session_id, head.seed, head.idle_timeout, remaining), start)
         if stored.durability.mode is not Mode.NONE:
-            session = self._core.table.get(session_id)
-            session.stored = stored
-            if is_behind:
-                self._core.checkpointer.renew(session, time.monotonic())
+            self._core.table.get(session_id).stored = stored
         self._observer.session_resumed()
 
     async def state_of(self, session_id: str, position: int | None) -> tuple[Head, State]:
@@ -220,6 +220,18 @@ class Engine:
     def answers_from(self, session_id: str, received: int) -> bool:
         """True if a client with the answers up to `received` can go on. Raises NotFound."""
         return self._core.answers_from(self._core.table.get(session_id), received)
+
+    def asks_again(self, session_id: str, position: int | None) -> bool:
+        """True of work that begins before a stored session's position, whose answer is asked for again.
+
+        Whoever does that has had trouble, and may have asked another server before this one. That one has then taken
+        the session behind what was answered and stored here: a client that went on here would find no way back.
+
+        Raises:
+            NotFound: there is no such session.
+        """
+        session = self._core.table.get(session_id)
+        return session.stored is not None and position is not None and position < session.position
 
     def __contains__(self, session_id: str) -> bool:
         return session_id in self._core.table
@@ -279,6 +291,7 @@ class Engine:
             spilled_bytes=residence.spilled.num_bytes,
             context_bytes=len(core.table) * sum(arena.row_bytes for arena in self.runner.graph.contexts),
             num_waiting=core.num_waiting,
+            prefix_bytes=self._prefixes.cache.num_bytes,
             num_durable=len(durable := [session for session in core.table if session.stored]),
             num_unstored=sum(session.position - (session.stored.newest or 0) for session in durable if session.stored),
         )
@@ -375,8 +388,9 @@ class Engine:
         if len(batch) <= INLINE_SESSIONS:
             self._step_seconds = 0.8 * self._step_seconds + 0.2 * results.run_seconds / batch.num_steps
         began = now - results.run_seconds
-        waits = [began - job.arrived for job in batch.jobs if not job.num_done and job.num_steps]
+        waits = [began - job.arrived for job in batch.jobs if job.num_done == job.num_known and job.num_steps]
         self._core.finish(batch, assembly, results, now)
+        self._prefixes.keep()
         self.persistence.save_due(now)
         self._observe(batch, assembly, results, waits)
 
@@ -444,5 +458,5 @@ class Engine:
             state_bytes=self.state_bytes,
             durability=session.stored.durability if session.stored else NOT_STORED,
             durable_position=session.stored.newest if session.stored else None,
-            epoch=session.stored.epoch if session.stored else 0,
+            epoch=session.stored.told_epoch if session.stored else 0,
         )

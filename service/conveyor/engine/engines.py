@@ -165,22 +165,33 @@ class Engines:
         """True if an engine holds the session."""
         return any(session_id in engine for engine in self._engines)
 
-    async def holding(self, session_id: str, received: int | None = None, epoch: int = 0) -> "Engine":
+    async def holding(
+        self, session_id: str, received: int | None = None, epoch: int = 0, *, is_doubtful: bool = False
+    ) -> "Engine":
         """The engine that holds a session, which is taken from the store if need be.
 
-        A client with the answers up to `received` has seen the session at `epoch`.
+        A client with the answers up to `received` has seen the session at `epoch`. If it `is_doubtful` whether another
+        server has had the session since, the store is asked.
 
         Raises:
             ConveyorError: as `Recovery.resume`.
         """
         for engine in self._engines:
             if session_id in engine:
-                if 0 < engine.get(session_id).epoch < epoch:
+                held = engine.get(session_id).epoch
+                newest = epoch
+                if held and is_doubtful and self.recovery is not None:
+                    newest = max(epoch, await self.recovery.epoch_of(session_id))
+                if 0 < held < newest:
                     break  # another server has had it since
                 return engine
         if self.recovery is None:
             return self.of_session(session_id)  # which, or whose methods, say that it is unknown
-        return await self.recovery.resume(session_id, received)
+        return await self.recovery.resume(session_id, received, epoch)
+
+    def asks_again(self, session_id: str, position: int | None) -> bool:
+        """See `Engine.asks_again`; False for a session that is not here."""
+        return any(session_id in engine and engine.asks_again(session_id, position) for engine in self._engines)
 
     async def view(self, session_id: str) -> SessionView:
         """A session as it is now, here or in the store. Raises NotFound, Unavailable."""
@@ -214,11 +225,14 @@ class Engines:
         return [view for view in views if model_name in ("", view.model_name)], cursor
 
     async def resume(self, session_id: str, received: int | None, epoch: int) -> SessionView:
-        """The session to go on with after a loss: as it is here, or, if its client could not go on, from the store."""
-        engine = await self.holding(session_id, received, epoch)
+        """The session to go on with after a loss: as it is here, or, if its client could not go on, from the store.
+
+        A client that has seen no epoch cannot tell a server that lost the session without knowing: the store can.
+        """
+        engine = await self.holding(session_id, received, epoch, is_doubtful=not epoch)
         can_go_on = received is None or engine.answers_from(session_id, received)
         if not can_go_on and self.recovery is not None and engine.get(session_id).epoch:
-            engine = await self.recovery.resume(session_id, received)
+            engine = await self.recovery.resume(session_id, received, epoch)
         return engine.get(session_id)
 
     async def open(
@@ -248,14 +262,14 @@ class Engines:
         Raises:
             NotFound, WrongPosition: of the other; and whatever `open` raises.
         """
-        engine = await self.holding(session_id, position)
+        engine = await self.holding(session_id)
         head, state = await engine.state_of(session_id, position)
         options = replace(options, idle_timeout=head.idle_timeout, durability=options.durability or head.durability)
         return await self._open_from(engine, options, head, state)
 
     async def export(self, session_id: str, position: int | None) -> tuple[bytes, int]:
         """A session's sealed checkpoint, and the position that it holds. Raises NotFound, WrongPosition."""
-        engine = await self.holding(session_id, position)
+        engine = await self.holding(session_id)
         head, state = await engine.state_of(session_id, position)
         return self.seal.close(engine.persistence.encode_head(head), engine.persistence.encode(state)), state.position
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from conveyor.engine.drawn import Drawn
 from conveyor.engine.session import MAX_REMEMBERED, Kept, Session
+from conveyor.engine.spilled import Rows
 from conveyor.engine.work import Answer, Array, Chunk, FinishReason, Generation, Sink, Token
 
 # Answers that a session keeps for a client that has not acknowledged them. The latest is kept whatever its size.
@@ -30,8 +31,11 @@ class Job(ABC):
         "feed",
         "is_cancelled",
         "num_done",
+        "num_kept",
+        "num_known",
         "num_steps",
         "num_total",
+        "rows",
         "run_seconds",
         "session",
         "sink",
@@ -49,8 +53,11 @@ class Job(ABC):
         self.arrived = now
         self.num_steps = num_steps  # what `position` gains once it is done; a generation counts its prompt here
         self.num_total = 0  # steps to run, known once the job is the first of its session
-        self.num_done = 0  # steps run
         self.run_seconds = 0.0  # what the runs took that they were in
+        self.num_done = 0  # steps run, or known
+        self.num_known = 0  # steps at the front whose state was in the prefix cache: they are not run again
+        self.num_kept = 0  # steps up to the latest state of this job that went there
+        self.rows: Rows | None = None  # the state after the known steps, until the job has a slot for it
         self.feed: list[int] = []  # the tokens of the steps to run, for a model of tokens
         self.slot = 0
         self.is_cancelled = False
@@ -146,7 +153,18 @@ class ChunkJob(Job):
 class GenerationJob(Job):
     """A generation: runs its prompt, then one step for each token; every token is a commit and an outcome."""
 
-    __slots__ = ("drawn", "generation", "kept", "latest", "num_generated", "seed", "seen", "top_scores", "top_tokens")
+    __slots__ = (
+        "drawn",
+        "generation",
+        "is_cut",
+        "kept",
+        "latest",
+        "num_generated",
+        "seed",
+        "seen",
+        "top_scores",
+        "top_tokens",
+    )
 
     def __init__(self, session: Session, generation: Generation, now: float) -> None:
         super().__init__(session, generation, len(generation.tokens), now)
@@ -154,6 +172,7 @@ class GenerationJob(Job):
         self.feed = generation.tokens
         self.seed = session.seed if generation.seed is None else generation.seed
         self.num_generated = 0
+        self.is_cut = False  # the prompt's last token is to have a run of its own
         self.drawn = (0, 0.0)  # token and log-probability that the last run drew
         self.top_tokens: list[int] = []
         self.top_scores: list[float] = []
@@ -182,7 +201,14 @@ class GenerationJob(Job):
         self.seen.extend(self.feed)
         if self.session.pending is not None:
             self.feed = [self.session.pending, *self.feed]
-        self.num_total = len(self.feed)
+        self.num_done = self.num_known
+        self.num_total = len(self.feed) - self.is_cut
+
+    def go_on(self) -> bool:
+        """True if the job has stopped before its prompt's last token, which is now to be run."""
+        is_cut, self.is_cut = self.is_cut, False
+        self.num_total += is_cut
+        return is_cut
 
     @property
     def draw_position(self) -> int:

@@ -22,6 +22,7 @@ class Limits:
     max_run_steps: int = 64
     max_chunk_steps: int = 4096
     max_waiting_chunks: int = 16_384
+    prefix_cache_bytes: int = 64 << 20
     idle_timeout: float = 600.0
     max_idle_timeout: float = 86_400.0
     max_lifetime: float = 604_800.0
@@ -29,6 +30,8 @@ class Limits:
     def __post_init__(self) -> None:
         counts = ("num_slots", "max_sessions", "max_batch", "max_run_steps", "max_chunk_steps", "max_waiting_chunks")
         problems = [f"{name}: must be at least 1, got {value}" for name in counts if (value := getattr(self, name)) < 1]
+        if self.prefix_cache_bytes < 0:
+            problems.append(f"prefix_cache_bytes: must be at least 0, got {self.prefix_cache_bytes}")
         times = ("idle_timeout", "max_idle_timeout", "max_lifetime")
         problems += [
             f"{name}: must be above 0 s and finite, got {value}"
@@ -80,5 +83,6 @@ class EngineStats:
     spilled_bytes: int
     context_bytes: int
     num_waiting: int
+    prefix_bytes: int
     num_durable: int = 0
     num_unstored: int = 0

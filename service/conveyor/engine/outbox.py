@@ -40,7 +40,7 @@ class Outbox:
     def _send(self, session: Session, stored: Stored, outcome: Outcome, *, is_last: bool) -> None:
         result = outcome[2]
         if not isinstance(result, Exception):
-            result.durable_position, result.epoch = stored.base(session.acknowledged), stored.epoch
+            result.durable_position, result.epoch = stored.base(session.acknowledged), stored.told_epoch
         self.ready.append(outcome)
         self.num_waiting -= is_last
 

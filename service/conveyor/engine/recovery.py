@@ -10,8 +10,8 @@ from conveyor.engine.checkpoint import CheckpointError, Head, State, read_head
 from conveyor.engine.durability import Mode, Stored
 from conveyor.engine.store_writer import StoreWriter
 from conveyor.engine.work import Residency, SessionView
-from conveyor.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
-from conveyor.store import Record, StoreError
+from conveyor.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound, Superseded, Unavailable
+from conveyor.store import Record, Save, StoreError
 
 if TYPE_CHECKING:
     from conveyor.engine.engine import Engine
@@ -27,47 +27,72 @@ class Recovery:
         self._engine_for = engine_for
         self._under_way: dict[str, asyncio.Task[Engine]] = {}
 
-    async def resume(self, session_id: str, received: int | None) -> "Engine":
+    async def resume(self, session_id: str, received: int | None, epoch: int = 0) -> "Engine":
         """Takes a session up at its newest checkpoint that is not ahead of `received`.
+
+        Its client has seen it at `epoch`, 0 if it does not say. A request that was under way for long, as one that a
+        paused server finds when it wakes up, must not take the session from the server that has had it since.
 
         Raises:
             NotFound: the store does not have it.
+            Superseded: it has another epoch than the client knows; who knows it may take the session.
             FailedPrecondition: every checkpoint is ahead of the client, damaged, or of a model that is not loaded here.
             ResourceExhausted: as many sessions are open as may be.
             Unavailable: the store does not answer, or the server is draining.
         """
         task = self._under_way.get(session_id)
         if task is None:
-            task = asyncio.ensure_future(self._resume(session_id, received))
+            task = asyncio.ensure_future(self._resume(session_id, received, epoch))
             self._under_way[session_id] = task
             task.add_done_callback(lambda _: self._under_way.pop(session_id))
         return await asyncio.shield(task)
 
-    async def _resume(self, session_id: str, received: int | None) -> "Engine":
+    async def _resume(self, session_id: str, received: int | None, epoch: int) -> "Engine":
         # Looked at first: whoever takes a session that it cannot serve would take it from the one that can.
         found = await self._read(session_id)
+        if 0 < epoch < found.epoch:
+            raise Superseded(found.epoch)
         engine, raw_head, contexts = await self._check(found)
         _choose(found, received, engine, raw_head, contexts)
         engine.check_room(session_id)
         try:
-            record = await self._writer.store.acquire(session_id)
+            record = await self._writer.store.acquire(session_id, found.epoch)
+            if record is None:
+                raise Aborted("session_id: it was saved, closed or taken up this moment")
+            engine, raw_head, contexts = await self._check(record)
+            head, state = _choose(record, received, engine, raw_head, contexts)
+            await self._drop_ahead(record, head, state)
         except StoreError as error:
             raise Unavailable(f"the store does not answer: {error}") from None
-        if record is None:
-            raise _not_found(session_id)
-        engine, raw_head, contexts = await self._check(record)
-        head, state = _choose(record, received, engine, raw_head, contexts)
         stored = Stored(head.durability, record.epoch)
         stored.checkpoints = sorted(position for position in record.checkpoints if position <= state.position)
-        engine.adopt(session_id, head, state, stored, is_behind=max(record.checkpoints) > state.position)
+        engine.adopt(session_id, head, state, stored)
         if head.durability.mode is Mode.NONE:  # stored when a server stopped in order, and now as mortal as before
             self._writer.close(session_id, record.epoch)
         log.info("session resumed", extra={"session_id": session_id, "position": state.position, "epoch": record.epoch})
         return engine
 
+    async def _drop_ahead(self, record: Record, head: Head, state: State) -> None:
+        """Drops the checkpoints that the client has not come to: it may go on otherwise than it did.
+
+        Later they would be taken for the state after what it sends now.
+        """
+        position = state.position
+        if max(record.checkpoints) > position:
+            seconds = min(head.idle_timeout, max(1.0, head.lifetime_ends - time.time()))
+            save = Save(record.session_id, record.epoch, position, record.checkpoints[position], 0, seconds)
+            await self._writer.store.save([save], must_replicate=False)
+
     async def view(self, session_id: str) -> SessionView:
         """A stored session as it is told to the outside. Raises NotFound, Unavailable."""
         return view_of(await self._read(session_id))
+
+    async def epoch_of(self, session_id: str) -> int:
+        """The epoch of a stored session; 0 if the store does not have it. Raises Unavailable."""
+        try:
+            return (await self._read(session_id)).epoch
+        except NotFound:
+            return 0
 
     async def close(self, session_id: str) -> int:
         """Ends a session that is in the store, damaged or not; returns its position. Raises NotFound, Unavailable."""

@@ -43,7 +43,11 @@ class Residence:
     def settle(self, batch: Batch, victims: list[Session]) -> None:
         """Gives every job of the batch its slots, taking those of the victims as far as they are needed."""
         starting = [job for job in batch.jobs if not (job.slot and job.session.slot)]
-        if starting and len(starting) <= self.slots.num_free and all(job.session.slot for job in starting):
+        if (
+            starting
+            and len(starting) <= self.slots.num_free
+            and all(job.session.slot and job.rows is None for job in starting)
+        ):
             for job, slot in zip(starting, self.slots.take_many(len(starting)), strict=True):
                 job.slot = slot
         else:
@@ -64,6 +68,9 @@ class Residence:
                     batch.contexts.append(session)
             if not job.slot:
                 job.slot = self._take(batch, victims)
+            if job.rows is not None:
+                batch.known.append((job, job.rows))
+                job.rows = None
 
     def _take(self, batch: Batch, victims: list[Session]) -> int:
         if not self.slots.num_free:

@@ -23,6 +23,7 @@ class Batch:
     spills: list[Session] = field(default_factory=list)  # whose slots others take, once their states are read out
     restores: list[tuple[Session, Rows]] = field(default_factory=list)  # who comes in, with what state
     contexts: list[Session] = field(default_factory=list)  # whose contexts come in with them
+    known: list[tuple[Job, Rows]] = field(default_factory=list)  # who begins after known steps, with what state
     num_returning: int = 0  # of those that come in, the ones that had been spilled
 
     def __len__(self) -> int:

@@ -1,5 +1,6 @@
 """One session as the engine knows it."""
 
+from array import array
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -55,6 +56,7 @@ class Session:
     is_open: bool = True
     acknowledged: int = 0  # the client has the answers up to here
     kept: tuple[Kept, ...] = ()  # answers that it may not have, oldest first
+    history: "array[int] | None" = None  # the tokens that its state has seen; None if they are not followed
     seen: deque[int] | None = None  # its latest tokens, for repetition penalties; from its first generation on
     drawn: Drawn | None = None  # its latest tokens that a client may not have read, while it was only generating
     stored: Stored | None = None  # what a store has of it; None without durability

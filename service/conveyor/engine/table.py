@@ -2,6 +2,7 @@
 
 import heapq
 import secrets
+from array import array
 from collections import deque
 from collections.abc import Iterator
 from itertools import count
@@ -20,10 +21,11 @@ def new_session_id() -> str:
 
 
 class SessionTable:
-    """Every open session, in opening order."""
+    """Every open session, in opening order. If `is_followed`, the new ones have a history."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, is_followed: bool = False) -> None:
         self._limits = limits
+        self._is_followed = is_followed
         self._sessions: dict[str, Session] = {}
         # (time to look again, tie-breaker, session). A session that was used since is pushed again when it comes up,
         # so that using a session costs nothing here.
@@ -62,6 +64,7 @@ class SessionTable:
             position=start.position,
             pending=start.pending,
             tail=start.position,
+            history=array("q") if self._is_followed and not start.position else None,
             seen=None if start.seen is None else deque(start.seen, maxlen=MAX_REMEMBERED),
             acknowledged=start.position,
         )

@@ -13,7 +13,7 @@ def open_seal(key: str, state_dir: Path | None) -> Seal:
     """The seal of a key. Without one, of the key in the folder, made if need be; without a folder, of this process.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written, or the key in it is empty.
     """
     if key:
         return Seal(key.encode())
@@ -21,9 +21,12 @@ def open_seal(key: str, state_dir: Path | None) -> Seal:
         return Seal(secrets.token_bytes())
     path = state_dir / FILE
     try:
-        return Seal(_read_or_make(path))
+        found = _read_or_make(path)
     except OSError as error:
         raise OSError(f"state_dir: cannot keep a key in {path}: {error.strerror}") from None
+    if not found.strip():  # of a disk that was full, say; everybody knows the seal of such a key
+        raise OSError(f"state_dir: the key in {path} is empty; remove the file to have another made")
+    return Seal(found)
 
 
 def _read_or_make(path: Path) -> bytes:

@@ -18,7 +18,9 @@ from conveyor.rpc.stream import Stream
 from conveyor.telemetry.metrics import Metrics
 from conveyor.v1 import generate_pb2, model_pb2, sequence_service_pb2_grpc, session_pb2, step_pb2
 
-Positioned = session_pb2.ForkSessionRequest | session_pb2.ExportSessionRequest | generate_pb2.GenerateRequest
+Positioned = (
+    session_pb2.ForkSessionRequest | session_pb2.ExportSessionRequest | generate_pb2.GenerateRequest | step_pb2.Chunk
+)
 
 DEFAULT_PAGE = 100
 MAX_PAGE = 1000
@@ -126,7 +128,10 @@ class SequenceServicer(sequence_service_pb2_grpc.SequenceServiceServicer):
 
     async def Step(self, request: step_pb2.StepRequest, context: Context) -> step_pb2.StepResponse:
         chunk = request.chunk
-        engine = await self._engines.holding(chunk.session_id, step.received_of(chunk), chunk.epoch)
+        is_doubtful = self._engines.asks_again(chunk.session_id, _position(chunk))
+        engine = await self._engines.holding(
+            chunk.session_id, step.received_of(chunk), chunk.epoch, is_doubtful=is_doubtful
+        )
         response = step_pb2.StepResponse()
         await step.run(chunk, engine, context, response.result)
         return response
@@ -145,7 +150,9 @@ class SequenceServicer(sequence_service_pb2_grpc.SequenceServiceServicer):
             self._streams.discard(stream)
 
     async def Generate(self, request: generate_pb2.GenerateRequest, context: Context) -> None:
-        engine = await self._engines.holding(request.session_id, _position(request), request.epoch)
+        position = _position(request)
+        is_doubtful = self._engines.asks_again(request.session_id, position)
+        engine = await self._engines.holding(request.session_id, position, request.epoch, is_doubtful=is_doubtful)
         await generation.run(request, engine, context, self._metrics.of_model(engine.name, engine.version))
 
 

@@ -50,6 +50,8 @@ def fill_error(message: step_pb2.Error, error: Exception) -> None:
         message.field = _short(error.field, 200)
     if isinstance(error, errors.WrongPosition):
         message.position = error.position
+    if isinstance(error, errors.Superseded):
+        message.epoch = error.epoch
     if (delay := _retry_after(error)) is not None:
         message.retry_delay.CopyFrom(_duration(delay))
 
@@ -75,6 +77,8 @@ def _trailers(error: Exception, code: StatusCode, message: str) -> tuple[tuple[s
         trailers.append(("conveyor-field", _ascii(field)))
     if isinstance(error, errors.WrongPosition):
         trailers.append(("conveyor-position", str(error.position)))
+    if isinstance(error, errors.Superseded):
+        trailers.append(("conveyor-epoch", str(error.epoch)))
     if (delay := _retry_after(error)) is not None:
         details.append(RetryInfo(retry_delay=_duration(delay)))
         trailers.append(("grpc-retry-pushback-ms", str(round(delay * 1000))))

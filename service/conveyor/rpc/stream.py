@@ -128,10 +128,10 @@ class Stream:
         self._num_steps += 1
 
     async def _recover(self, first: step_pb2.Chunk) -> None:
-        """Takes a session up that is not here; then the chunks that have come for it meanwhile have their turn."""
+        """Takes a session up that may be elsewhere; then the chunks that have come for it have their turn."""
         session_id, failure = first.session_id, None
         try:
-            await self._engines.holding(session_id, received_of(first), first.epoch)
+            await self._engines.holding(session_id, received_of(first), first.epoch, is_doubtful=True)
         except Exception as error:
             failure = error
         for message in self._recovering.pop(session_id):
@@ -144,7 +144,7 @@ class Stream:
         self._wake_writer()
 
     def _try(self, message: step_pb2.Chunk, *, may_recover: bool) -> bool:
-        """Submits a chunk; False if its session is not here and may be elsewhere."""
+        """Submits a chunk; False if its session may be elsewhere."""
         session_id = message.session_id
         tag = (session_id, message.request_id, 0, 1)
         try:
@@ -153,6 +153,8 @@ class Stream:
             # All inputs have as many steps, or the engine refuses them.
             num_steps = len(next(iter(work.inputs.values()))) if work.inputs else work.num_steps
             work.tag = tag = (session_id, message.request_id, work.want.top_k, max(num_steps, 1))
+            if may_recover and engine.asks_again(session_id, work.position):
+                return False
             engine.submit(work)
         except NotFound as error:
             if may_recover:

@@ -56,11 +56,12 @@ return redis.status_reply('done')
 """
 )
 
-# Returns the hash as HGETALL does, nil if the session is not open.
+# ARGV: the epoch that it must have, if any. Returns the hash as HGETALL does, nil if the session is not open, or has
+# another.
 ACQUIRE = (
     _FIND
     + """
-if not epoch or closed then return nil end
+if not epoch or closed or (ARGV[1] and ARGV[1] ~= epoch) then return nil end
 redis.call('HINCRBY', KEYS[1], 'epoch', 1)
 return redis.call('HGETALL', KEYS[1])
 """

@@ -55,7 +55,9 @@ DELETE FROM checkpoints WHERE rowid IN (
 """
 PUT_CHECKPOINTS = "INSERT OR REPLACE INTO checkpoints (session_id, position, epoch, checkpoint) VALUES {rows}"
 PUT_HEADS = "INSERT OR REPLACE INTO heads (session_id, head) VALUES {rows}"
-ACQUIRE = "UPDATE sessions SET epoch = epoch + 1 WHERE session_id = ? AND is_open AND expires > ?"
+ACQUIRE = """
+UPDATE sessions SET epoch = epoch + 1 WHERE session_id = ? AND is_open AND expires > ? AND epoch = COALESCE(?, epoch)
+"""
 READ = """
 SELECT epoch, head FROM sessions JOIN heads USING (session_id) WHERE session_id = ? AND is_open AND expires > ?
 """
@@ -117,11 +119,11 @@ class SessionsFile:
         self._make(made)
         return outcomes
 
-    def acquire(self, session_id: str) -> Record | None:
+    def acquire(self, session_id: str, epoch: int | None) -> Record | None:
         """See `Store`."""
         with self._transaction("IMMEDIATE"):
-            self._run(ACQUIRE, [session_id, time.time()])
-            return self._read(session_id)
+            num_raised = self._run(ACQUIRE, [session_id, time.time(), epoch]).rowcount
+            return self._read(session_id) if num_raised else None
 
     def read(self, session_id: str) -> Record | None:
         """See `Store`."""

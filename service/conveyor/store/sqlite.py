@@ -33,9 +33,9 @@ class SqliteStore:
         """See `Store`. There are no replicas."""
         return await self._do(lambda: self._file.save(saves))
 
-    async def acquire(self, session_id: str) -> Record | None:
+    async def acquire(self, session_id: str, epoch: int | None = None) -> Record | None:
         """See `Store`."""
-        return await self._do(lambda: self._file.acquire(session_id))
+        return await self._do(lambda: self._file.acquire(session_id, epoch))
 
     async def read(self, session_id: str) -> Record | None:
         """See `Store`."""

@@ -72,8 +72,11 @@ class Store(Protocol):
         `must_replicate` waits for the store's replicas, where it has any.
         """
 
-    async def acquire(self, session_id: str) -> Record | None:
-        """Raises the epoch of a session, so that whoever had it is refused from now on, and returns its record."""
+    async def acquire(self, session_id: str, epoch: int | None = None) -> Record | None:
+        """Raises the epoch of a session, so that whoever had it is refused from now on, and returns its record.
+
+        None, and nothing is raised, if it is not the epoch given: somebody else was quicker.
+        """
 
     async def read(self, session_id: str) -> Record | None:
         """The record as it is, without owning it. None if there is none, or the session was closed."""

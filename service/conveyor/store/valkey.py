@@ -44,9 +44,10 @@ class ValkeyStore:
             raise StoreError(f"{self._server.name}: {num_reached} of {num_replicas} replicas answered")
         return [Saved(reply.decode()) for reply in replies]
 
-    async def acquire(self, session_id: str) -> Record | None:
+    async def acquire(self, session_id: str, epoch: int | None = None) -> Record | None:
         """See `Store`."""
-        (reply,) = await self._server.run(scripts.calls(scripts.ACQUIRE, [(session_id, ())]))
+        condition = () if epoch is None else (b"%d" % epoch,)
+        (reply,) = await self._server.run(scripts.calls(scripts.ACQUIRE, [(session_id, condition)]))
         return _record(session_id, reply or [])
 
     async def read(self, session_id: str) -> Record | None:

@@ -26,6 +26,9 @@ COUNTERS: dict[str, tuple[str, Callable[[ModelMetrics], float]]] = {
     "failed_runs": ("Runs that raised; their sessions stayed as they were.", lambda model: model.num_failed_runs),
     "spills": ("States moved from the arena to host memory.", lambda model: model.num_spills),
     "restores": ("States moved back into the arena.", lambda model: model.num_restores),
+    "prefix_lookups": ("Prompts sought in the prefix cache.", lambda model: model.num_prefix_lookups),
+    "prefix_hits": ("Prompts that began with a text in it.", lambda model: model.num_prefix_hits),
+    "prefix_tokens": ("Tokens of prompts that were not run again.", lambda model: model.num_prefix_tokens),
     "resumes": ("Sessions taken up from the store.", lambda model: model.num_resumed),
     "fencing_refusals": ("Sessions found to be another server's by now.", lambda model: model.num_fenced),
     "checkpoints": ("Checkpoints stored.", lambda model: model.num_checkpoints),
@@ -49,6 +52,7 @@ GAUGES: dict[str, tuple[str, Callable[[EngineStats], float]]] = {
     "spilled_bytes": ("Size of the states in host memory.", lambda stats: stats.spilled_bytes),
     "context_bytes": ("Size of the sessions' contexts in host memory.", lambda stats: stats.context_bytes),
     "waiting_chunks": ("Chunks and generations that have not finished.", lambda stats: stats.num_waiting),
+    "prefix_cache_bytes": ("Size of the prefix cache.", lambda stats: stats.prefix_bytes),
     "durable_sessions": ("Open sessions with durability.", lambda stats: stats.num_durable),
     "unstored_steps": ("Steps of these that are in no checkpoint yet.", lambda stats: stats.num_unstored),
 }

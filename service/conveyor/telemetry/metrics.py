@@ -29,6 +29,9 @@ class ModelMetrics:
         self.num_checkpoints = 0
         self.checkpoint_bytes = 0
         self.num_failed_checkpoints = 0
+        self.num_prefix_lookups = 0
+        self.num_prefix_hits = 0
+        self.num_prefix_tokens = 0
         self.num_refused: Counter[str] = Counter()
         self.batch_sessions = Histogram(SESSIONS)
         self.runs_of_size: dict[int, Tally] = defaultdict(Tally)  # by number of sessions
@@ -69,6 +72,12 @@ class ModelMetrics:
     def work_refused(self, reason: str) -> None:
         """Counts work that was refused for want of room."""
         self.num_refused[reason] += 1
+
+    def prefix_sought(self, num_tokens: int) -> None:
+        """Counts a prompt of which so many tokens were known."""
+        self.num_prefix_lookups += 1
+        self.num_prefix_hits += num_tokens > 0
+        self.num_prefix_tokens += num_tokens
 
     def checkpoints_stored(self, num_checkpoints: int, num_bytes: int) -> None:
         """Counts checkpoints that the store has taken."""

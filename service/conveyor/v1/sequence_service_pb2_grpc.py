@@ -43,23 +43,24 @@ class SequenceServiceStub(object):
     | NOT_FOUND | unknown model, or unknown, expired or closed session | open a new session |
     | ALREADY_EXISTS | a session of that id is open | choose another id |
     | OUT_OF_RANGE | `position` is not the session's; its own is in the error | go on from there |
-    | ABORTED | another request of the session is in flight, or an earlier one of it failed | retry after it |
+    | ABORTED | another request of the session is in flight, or an earlier one of it failed; or its epoch is in the error, because the client has not seen it | retry after it, or with the epoch |
     | FAILED_PRECONDITION | the model cannot do this: it has no vocabulary; the server has no store; a checkpoint of another model, or a tampered one | ask for something else |
     | RESOURCE_EXHAUSTED | sessions or queue are full, or a message is too large | retry after the delay in RetryInfo, if there is one |
-    | UNAVAILABLE | the server is draining, or its store does not answer | retry elsewhere, or later |
+    | UNAVAILABLE | the server is draining, its store does not answer, or the session has just moved to another server | retry elsewhere, or later |
     | DEADLINE_EXCEEDED, CANCELLED | the request ended before its steps ran | retry with the same position |
     | INTERNAL | a defect of the server; the message carries the id of a log line | report it |
 
     Unary failures carry a `google.rpc.RetryInfo` where a retry may help. The same
     facts are in plain trailing metadata: `grpc-retry-pushback-ms`, the offending
-    field in `conveyor-field`, the session's position in `conveyor-position`.
+    field in `conveyor-field`, the session's position in `conveyor-position`, its epoch in
+    `conveyor-epoch`.
 
     A server with a store keeps checkpoints of its sessions there, as each session's
     `durability` says. Any server of the same store takes a session up with its next
     request: a session's life is the store's, not the process's. Each taking up raises
     the session's `epoch`, which the store checks with every write: a server that lost a
-    session without knowing it can store nothing of it any more. Two checkpoints are
-    kept, so that there is always one that the client is not behind.
+    session without knowing it can store nothing of it any more. A few checkpoints are
+    kept of each, so that there is always one that the client is not behind.
 
     The operator sets how long a request message may be (16 MiB unless told
     otherwise), how many steps a chunk or a prompt may have (4,096), and how many
@@ -171,23 +172,24 @@ class SequenceServiceServicer(object):
     | NOT_FOUND | unknown model, or unknown, expired or closed session | open a new session |
     | ALREADY_EXISTS | a session of that id is open | choose another id |
     | OUT_OF_RANGE | `position` is not the session's; its own is in the error | go on from there |
-    | ABORTED | another request of the session is in flight, or an earlier one of it failed | retry after it |
+    | ABORTED | another request of the session is in flight, or an earlier one of it failed; or its epoch is in the error, because the client has not seen it | retry after it, or with the epoch |
     | FAILED_PRECONDITION | the model cannot do this: it has no vocabulary; the server has no store; a checkpoint of another model, or a tampered one | ask for something else |
     | RESOURCE_EXHAUSTED | sessions or queue are full, or a message is too large | retry after the delay in RetryInfo, if there is one |
-    | UNAVAILABLE | the server is draining, or its store does not answer | retry elsewhere, or later |
+    | UNAVAILABLE | the server is draining, its store does not answer, or the session has just moved to another server | retry elsewhere, or later |
     | DEADLINE_EXCEEDED, CANCELLED | the request ended before its steps ran | retry with the same position |
     | INTERNAL | a defect of the server; the message carries the id of a log line | report it |
 
     Unary failures carry a `google.rpc.RetryInfo` where a retry may help. The same
     facts are in plain trailing metadata: `grpc-retry-pushback-ms`, the offending
-    field in `conveyor-field`, the session's position in `conveyor-position`.
+    field in `conveyor-field`, the session's position in `conveyor-position`, its epoch in
+    `conveyor-epoch`.
 
     A server with a store keeps checkpoints of its sessions there, as each session's
     `durability` says. Any server of the same store takes a session up with its next
     request: a session's life is the store's, not the process's. Each taking up raises
     the session's `epoch`, which the store checks with every write: a server that lost a
-    session without knowing it can store nothing of it any more. Two checkpoints are
-    kept, so that there is always one that the client is not behind.
+    session without knowing it can store nothing of it any more. A few checkpoints are
+    kept of each, so that there is always one that the client is not behind.
 
     The operator sets how long a request message may be (16 MiB unless told
     otherwise), how many steps a chunk or a prompt may have (4,096), and how many
@@ -521,23 +523,24 @@ class SequenceService(object):
     | NOT_FOUND | unknown model, or unknown, expired or closed session | open a new session |
     | ALREADY_EXISTS | a session of that id is open | choose another id |
     | OUT_OF_RANGE | `position` is not the session's; its own is in the error | go on from there |
-    | ABORTED | another request of the session is in flight, or an earlier one of it failed | retry after it |
+    | ABORTED | another request of the session is in flight, or an earlier one of it failed; or its epoch is in the error, because the client has not seen it | retry after it, or with the epoch |
     | FAILED_PRECONDITION | the model cannot do this: it has no vocabulary; the server has no store; a checkpoint of another model, or a tampered one | ask for something else |
     | RESOURCE_EXHAUSTED | sessions or queue are full, or a message is too large | retry after the delay in RetryInfo, if there is one |
-    | UNAVAILABLE | the server is draining, or its store does not answer | retry elsewhere, or later |
+    | UNAVAILABLE | the server is draining, its store does not answer, or the session has just moved to another server | retry elsewhere, or later |
     | DEADLINE_EXCEEDED, CANCELLED | the request ended before its steps ran | retry with the same position |
     | INTERNAL | a defect of the server; the message carries the id of a log line | report it |
 
     Unary failures carry a `google.rpc.RetryInfo` where a retry may help. The same
     facts are in plain trailing metadata: `grpc-retry-pushback-ms`, the offending
-    field in `conveyor-field`, the session's position in `conveyor-position`.
+    field in `conveyor-field`, the session's position in `conveyor-position`, its epoch in
+    `conveyor-epoch`.
 
     A server with a store keeps checkpoints of its sessions there, as each session's
     `durability` says. Any server of the same store takes a session up with its next
     request: a session's life is the store's, not the process's. Each taking up raises
     the session's `epoch`, which the store checks with every write: a server that lost a
-    session without knowing it can store nothing of it any more. Two checkpoints are
-    kept, so that there is always one that the client is not behind.
+    session without knowing it can store nothing of it any more. A few checkpoints are
+    kept of each, so that there is always one that the client is not behind.
 
     The operator sets how long a request message may be (16 MiB unless told
     otherwise), how many steps a chunk or a prompt may have (4,096), and how many

@@ -27,7 +27,7 @@ from conveyor.v1 import tensor_pb2 as conveyor_dot_v1_dot_tensor__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63onveyor/v1/step.proto\x12\x0b\x63onveyor.v1\x1a\x19\x63onveyor/v1/session.proto\x1a\x18\x63onveyor/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\"\x91\x03\n\x05\x43hunk\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\x04\x12\x15\n\x08position\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x0e\n\x06tokens\x18\x04 \x03(\x03\x12.\n\x06inputs\x18\x05 \x03(\x0b\x32\x1e.conveyor.v1.Chunk.InputsEntry\x12\'\n\x07outputs\x18\x06 \x01(\x0b\x32\x14.conveyor.v1.OutputsH\x00\x12\'\n\x07scoring\x18\x07 \x01(\x0b\x32\x14.conveyor.v1.ScoringH\x00\x12\"\n\x15\x61\x63knowledged_position\x18\x08 \x01(\x03H\x02\x88\x01\x01\x12\x11\n\tnum_steps\x18\t \x01(\x05\x12\r\n\x05\x65poch\x18\n \x01(\x04\x1a\x42\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.conveyor.v1.Tensor:\x02\x38\x01\x42\x06\n\x04wantB\x0b\n\t_positionB\x18\n\x16_acknowledged_position\":\n\x07Outputs\x12\r\n\x05names\x18\x01 \x03(\t\x12\r\n\x05top_k\x18\x02 \x01(\x05\x12\x11\n\tlast_only\x18\x03 \x01(\x08\"\x1b\n\x07Scoring\x12\x10\n\x08remember\x18\x01 \x01(\x08\"\xef\x02\n\nStepResult\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\x04\x12\x10\n\x08position\x18\x03 \x01(\x03\x12\x35\n\x07outputs\x18\x04 \x03(\x0b\x32$.conveyor.v1.StepResult.OutputsEntry\x12*\n\ntop_tokens\x18\x05 \x01(\x0b\x32\x16.conveyor.v1.TopTokens\x12\x19\n\x11log_probabilities\x18\x06 \x03(\x02\x12!\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.conveyor.v1.Error\x12\x1d\n\x10\x64urable_position\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x65poch\x18\t \x01(\x04\x1a\x43\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.conveyor.v1.Tensor:\x02\x38\x01\x42\x13\n\x11_durable_position\"A\n\tTopTokens\x12\t\n\x01k\x18\x01 \x01(\x05\x12\x0e\n\x06tokens\x18\x02 \x03(\x03\x12\x19\n\x11log_probabilities\x18\x03 \x03(\x02\"\x89\x01\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x15\n\x08position\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12.\n\x0bretry_delay\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0b\n\t_position\"0\n\x0bStepRequest\x12!\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x12.conveyor.v1.Chunk\"7\n\x0cStepResponse\x12\'\n\x06result\x18\x01 \x01(\x0b\x32\x17.conveyor.v1.StepResult\"\x89\x01\n\x14StepStatelessRequest\x12\x14\n\ncheckpoint\x18\x01 \x01(\x0cH\x00\x12/\n\x04open\x18\x02 \x01(\x0b\x32\x1f.conveyor.v1.OpenSessionRequestH\x00\x12!\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x12.conveyor.v1.ChunkB\x07\n\x05start\"T\n\x15StepStatelessResponse\x12\'\n\x06result\x18\x01 \x01(\x0b\x32\x17.conveyor.v1.StepResult\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\"3\n\rStreamRequest\x12\"\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x12.conveyor.v1.Chunk\"b\n\x0eStreamResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.conveyor.v1.StepResult\x12&\n\x05\x65nded\x18\x02 \x03(\x0b\x32\x17.conveyor.v1.SessionEnd\"Z\n\nSessionEnd\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12&\n\x06reason\x18\x02 \x01(\x0e\x32\x16.conveyor.v1.EndReason\x12\x10\n\x08position\x18\x03 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63onveyor/v1/step.proto\x12\x0b\x63onveyor.v1\x1a\x19\x63onveyor/v1/session.proto\x1a\x18\x63onveyor/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\"\x91\x03\n\x05\x43hunk\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\x04\x12\x15\n\x08position\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x0e\n\x06tokens\x18\x04 \x03(\x03\x12.\n\x06inputs\x18\x05 \x03(\x0b\x32\x1e.conveyor.v1.Chunk.InputsEntry\x12\'\n\x07outputs\x18\x06 \x01(\x0b\x32\x14.conveyor.v1.OutputsH\x00\x12\'\n\x07scoring\x18\x07 \x01(\x0b\x32\x14.conveyor.v1.ScoringH\x00\x12\"\n\x15\x61\x63knowledged_position\x18\x08 \x01(\x03H\x02\x88\x01\x01\x12\x11\n\tnum_steps\x18\t \x01(\x05\x12\r\n\x05\x65poch\x18\n \x01(\x04\x1a\x42\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.conveyor.v1.Tensor:\x02\x38\x01\x42\x06\n\x04wantB\x0b\n\t_positionB\x18\n\x16_acknowledged_position\":\n\x07Outputs\x12\r\n\x05names\x18\x01 \x03(\t\x12\r\n\x05top_k\x18\x02 \x01(\x05\x12\x11\n\tlast_only\x18\x03 \x01(\x08\"\x1b\n\x07Scoring\x12\x10\n\x08remember\x18\x01 \x01(\x08\"\xef\x02\n\nStepResult\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\x04\x12\x10\n\x08position\x18\x03 \x01(\x03\x12\x35\n\x07outputs\x18\x04 \x03(\x0b\x32$.conveyor.v1.StepResult.OutputsEntry\x12*\n\ntop_tokens\x18\x05 \x01(\x0b\x32\x16.conveyor.v1.TopTokens\x12\x19\n\x11log_probabilities\x18\x06 \x03(\x02\x12!\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.conveyor.v1.Error\x12\x1d\n\x10\x64urable_position\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x65poch\x18\t \x01(\x04\x1a\x43\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.conveyor.v1.Tensor:\x02\x38\x01\x42\x13\n\x11_durable_position\"A\n\tTopTokens\x12\t\n\x01k\x18\x01 \x01(\x05\x12\x0e\n\x06tokens\x18\x02 \x03(\x03\x12\x19\n\x11log_probabilities\x18\x03 \x03(\x02\"\x98\x01\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x15\n\x08position\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12.\n\x0bretry_delay\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x65poch\x18\x06 \x01(\x04\x42\x0b\n\t_position\"0\n\x0bStepRequest\x12!\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x12.conveyor.v1.Chunk\"7\n\x0cStepResponse\x12\'\n\x06result\x18\x01 \x01(\x0b\x32\x17.conveyor.v1.StepResult\"\x89\x01\n\x14StepStatelessRequest\x12\x14\n\ncheckpoint\x18\x01 \x01(\x0cH\x00\x12/\n\x04open\x18\x02 \x01(\x0b\x32\x1f.conveyor.v1.OpenSessionRequestH\x00\x12!\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x12.conveyor.v1.ChunkB\x07\n\x05start\"T\n\x15StepStatelessResponse\x12\'\n\x06result\x18\x01 \x01(\x0b\x32\x17.conveyor.v1.StepResult\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\"3\n\rStreamRequest\x12\"\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x12.conveyor.v1.Chunk\"b\n\x0eStreamResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.conveyor.v1.StepResult\x12&\n\x05\x65nded\x18\x02 \x03(\x0b\x32\x17.conveyor.v1.SessionEnd\"Z\n\nSessionEnd\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12&\n\x06reason\x18\x02 \x01(\x0e\x32\x16.conveyor.v1.EndReason\x12\x10\n\x08position\x18\x03 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,19 +53,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOPTOKENS']._serialized_start=987
   _globals['_TOPTOKENS']._serialized_end=1052
   _globals['_ERROR']._serialized_start=1055
-  _globals['_ERROR']._serialized_end=1192
-  _globals['_STEPREQUEST']._serialized_start=1194
-  _globals['_STEPREQUEST']._serialized_end=1242
-  _globals['_STEPRESPONSE']._serialized_start=1244
-  _globals['_STEPRESPONSE']._serialized_end=1299
-  _globals['_STEPSTATELESSREQUEST']._serialized_start=1302
-  _globals['_STEPSTATELESSREQUEST']._serialized_end=1439
-  _globals['_STEPSTATELESSRESPONSE']._serialized_start=1441
-  _globals['_STEPSTATELESSRESPONSE']._serialized_end=1525
-  _globals['_STREAMREQUEST']._serialized_start=1527
-  _globals['_STREAMREQUEST']._serialized_end=1578
-  _globals['_STREAMRESPONSE']._serialized_start=1580
-  _globals['_STREAMRESPONSE']._serialized_end=1678
-  _globals['_SESSIONEND']._serialized_start=1680
-  _globals['_SESSIONEND']._serialized_end=1770
+  _globals['_ERROR']._serialized_end=1207
+  _globals['_STEPREQUEST']._serialized_start=1209
+  _globals['_STEPREQUEST']._serialized_end=1257
+  _globals['_STEPRESPONSE']._serialized_start=1259
+  _globals['_STEPRESPONSE']._serialized_end=1314
+  _globals['_STEPSTATELESSREQUEST']._serialized_start=1317
+  _globals['_STEPSTATELESSREQUEST']._serialized_end=1454
+  _globals['_STEPSTATELESSRESPONSE']._serialized_start=1456
+  _globals['_STEPSTATELESSRESPONSE']._serialized_end=1540
+  _globals['_STREAMREQUEST']._serialized_start=1542
+  _globals['_STREAMREQUEST']._serialized_end=1593
+  _globals['_STREAMRESPONSE']._serialized_start=1595
+  _globals['_STREAMRESPONSE']._serialized_end=1693
+  _globals['_SESSIONEND']._serialized_start=1695
+  _globals['_SESSIONEND']._serialized_end=1785
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,1 @@
+"""Clients under load while replicas, store and proxy are killed, paused and restarted; every answer is checked."""
