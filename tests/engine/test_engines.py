@@ -1,5 +1,6 @@
 """Which engine a name or an id leads to."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -120,6 +121,22 @@ async def test_a_server_that_lost_a_session_gives_it_to_no_newcomer(make: Callab
         assert (await second.resume("x", None, 0)).epoch == 2
 
         assert (await first.resume("x", None, 0)).epoch == 3
+
+
+async def test_nothing_is_taken_for_a_client_that_is_gone(make: Callable[[str, int], Engine]) -> None:
+    """A request that is given up as soon as it is read leaves the session where it is; one beside it gets it."""
+    store = MemoryStore()
+    async with serving(store) as first, serving(store) as second:
+        await first.open("lm", 0, OpenOptions(session_id="x", durability=Durability(Mode.SYNC)), {})
+        for num_staying, epoch in ((0, 1), (1, 2)):
+            gone, *staying = [asyncio.ensure_future(second.resume("x", None, 1)) for _ in range(1 + num_staying)]
+            await asyncio.sleep(0)
+            gone.cancel()
+            await asyncio.gather(*staying)
+            await asyncio.sleep(0.1)
+            record = await store.read("x")
+            assert record is not None
+            assert record.epoch == epoch
 
 
 @asynccontextmanager

@@ -449,9 +449,8 @@ class TestGenerations:
 
         assert tokens_of(rest) == tokens_of(short) == text[5:6]
         assert rest[-1].finish_reason == short[-1].finish_reason == generate_pb2.FINISH_REASON_STOP
-        for count in (-1, 7):
-            failure = await failure_of(generate(stub, "resent", resent, 7, num_generated=count))
-            assert (failure.code, failure.field) == (grpc.StatusCode.INVALID_ARGUMENT, "num_generated")
+        failure = await failure_of(generate(stub, "resent", resent, 7, num_generated=-1))
+        assert (failure.code, failure.field) == (grpc.StatusCode.INVALID_ARGUMENT, "num_generated")
 
     async def test_another_request_is_not_the_same(self, pair: Pair) -> None:
         """Other tokens, another seed, another way of drawing: the session is elsewhere by now."""

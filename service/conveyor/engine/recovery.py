@@ -18,6 +18,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("conveyor.engine")
 
+# What a paused server finds when it wakes up was given up long since: the news of that lies behind the request. So much
+# later it has been read, and the session is left to whom its client has asked meanwhile.
+SECOND_THOUGHT = 0.05
+
+
+class Taking:
+    """A session that is being taken up; nothing has happened to it while that `may_stop`."""
+
+    task: "asyncio.Task[Engine]"
+
+    def __init__(self) -> None:
+        self.num_waiting = 0
+        self.may_stop = True
+
 
 class Recovery:
     """Takes sessions up, each once however many ask for it. `engine_for` raises FailedPrecondition if there is none."""
@@ -25,7 +39,7 @@ class Recovery:
     def __init__(self, writer: StoreWriter, engine_for: Callable[[Head], "Awaitable[Engine]"]) -> None:
         self._writer = writer
         self._engine_for = engine_for
-        self._under_way: dict[str, asyncio.Task[Engine]] = {}
+        self._under_way: dict[str, Taking] = {}
 
     async def resume(self, session_id: str, received: int | None, epoch: int = 0) -> "Engine":
         """Takes a session up at its newest checkpoint that is not ahead of `received`.
@@ -40,14 +54,25 @@ class Recovery:
             ResourceExhausted: as many sessions are open as may be.
             Unavailable: the store does not answer, or the server is draining.
         """
-        task = self._under_way.get(session_id)
-        if task is None:
-            task = asyncio.ensure_future(self._resume(session_id, received, epoch))
-            self._under_way[session_id] = task
-            task.add_done_callback(lambda _: self._under_way.pop(session_id))
-        return await asyncio.shield(task)
+        taking = self._under_way.get(session_id)
+        if taking is None:
+            taking = self._under_way[session_id] = Taking()
+            taking.task = asyncio.ensure_future(self._resume(taking, session_id, received, epoch))
+            taking.task.add_done_callback(lambda _: self._forget(session_id, taking))
+        taking.num_waiting += 1
+        try:
+            return await asyncio.shield(taking.task)
+        finally:
+            taking.num_waiting -= 1
+            if not taking.num_waiting and taking.may_stop:
+                self._forget(session_id, taking)
+                taking.task.cancel()
 
-    async def _resume(self, session_id: str, received: int | None, epoch: int) -> "Engine":
+    def _forget(self, session_id: str, taking: "Taking") -> None:
+        if self._under_way.get(session_id) is taking:
+            del self._under_way[session_id]
+
+    async def _resume(self, taking: "Taking", session_id: str, received: int | None, epoch: int) -> "Engine":
         # Looked at first: whoever takes a session that it cannot serve would take it from the one that can.
         found = await self._read(session_id)
         if 0 < epoch < found.epoch:
@@ -55,6 +80,8 @@ class Recovery:
         engine, raw_head, contexts = await self._check(found)
         _choose(found, received, engine, raw_head, contexts)
         engine.check_room(session_id)
+        await asyncio.sleep(SECOND_THOUGHT)
+        taking.may_stop = False
         try:
             record = await self._writer.store.acquire(session_id, found.epoch)
             if record is None:

@@ -21,6 +21,7 @@ CODES: dict[type[errors.ConveyorError], StatusCode] = {
     errors.AlreadyExists: StatusCode.ALREADY_EXISTS,
     errors.WrongPosition: StatusCode.OUT_OF_RANGE,
     errors.Aborted: StatusCode.ABORTED,
+    errors.Superseded: StatusCode.ABORTED,
     errors.ResourceExhausted: StatusCode.RESOURCE_EXHAUSTED,
     errors.Unavailable: StatusCode.UNAVAILABLE,
     errors.FailedPrecondition: StatusCode.FAILED_PRECONDITION,
