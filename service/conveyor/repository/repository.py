@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from conveyor.engine.engine import Engine
 from conveyor.engine.engines import Engines
@@ -73,10 +74,7 @@ class Repository:
             NotFound: the folder has no such model. FailedPrecondition: it cannot be served so; what is loaded stays.
             Unavailable: the server is draining.
         """
-        loading = asyncio.get_running_loop().create_task(self._load(name))
-        self._loading.add(loading)
-        loading.add_done_callback(self._loading.discard)
-        await asyncio.shield(loading)
+        await self._to_the_end(self._load(name))
         if found := [problem for key, problem in self.problems.items() if key[0] == name]:
             raise FailedPrecondition("; ".join(found))
         return [engine for engine in self._engines.all() if engine.name == name]
@@ -230,7 +228,17 @@ class Repository:
             departure.cancel()
             self._engines.reopen(engine)
 
+    async def _to_the_end(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Runs it, whether or not its caller stays: one that is less patient than a load would have it never done."""
+        loading = asyncio.get_running_loop().create_task(coroutine)
+        self._loading.add(loading)
+        loading.add_done_callback(self._loading.discard)
+        await asyncio.shield(loading)
+
     async def _bring_back(self, name: str, version: int) -> None:
+        await self._to_the_end(self._load_retired(name, version))
+
+    async def _load_retired(self, name: str, version: int) -> None:
         """Loads a version for a session that the store has of it, and for no new ones.
 
         Raises:
