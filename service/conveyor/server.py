@@ -5,18 +5,14 @@ import gc
 import logging
 import signal
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Self
 
-from conveyor.engine.engine import Engine
 from conveyor.engine.engines import Engines
 from conveyor.engine.store_writer import StoreWriter
-from conveyor.engine.trial import Bounds, try_foreign
-from conveyor.graph.errors import ModelError
-from conveyor.graph.model_file import read_model
-from conveyor.repository import Entry, find_models
+from conveyor.engine.trial import Bounds
+from conveyor.repository import Repository
+from conveyor.repository.loader import Loader
 from conveyor.repository.seal_key import open_seal
 from conveyor.rpc.server import RpcServer, join_address
 from conveyor.settings import Settings
@@ -57,11 +53,10 @@ class Server:
 
         Raises:
             OSError: a port cannot be listened on.
-            ModelError: a model cannot be served.
+            ModelError: none of the models can be served.
         """
         tune_interpreter()
         settings = self._settings
-        entries = find_models(settings.models)
         store = settings.open_store()
         self._writer = StoreWriter(store) if store else None
         seal = open_seal(settings.seal_key, settings.state_dir if store else None)
@@ -73,53 +68,30 @@ class Server:
             await self._rpc.close()
             raise
         self.metrics_port = self._endpoint.port
-        try:
-            self._tried = await asyncio.to_thread(self._try, entries)
-            engines = [await self._load(entry) for entry in entries]
-            self.engines = Engines(engines, self._writer, seal, settings.default_durability())
-            self.metrics.engines = self.engines
-        except BaseException:
-            await self._rpc.close()
-            await self._endpoint.close()
-            raise
+        self.engines = self.metrics.engines = Engines((), self._writer, seal, settings.default_durability())
         if self._writer:
             self._writer.start()
-        for engine in self.engines.all():
-            engine.start()
-        await self._rpc.start(self.engines, settings.max_stream_steps)
+        try:
+            await self._load_models()
+        except BaseException:
+            await self._rpc.close()
+            await self._release(0)
+            raise
+        await self._rpc.start(self.engines, self.repository, settings.max_stream_steps)
 
-    def _try(self, entries: list[Entry]) -> dict[Path, str]:
-        """Loads the files of others in a process that they may crash; returns their fingerprints."""
+    async def _load_models(self) -> None:
         settings = self._settings
+        limits, device, room = settings.limits(), settings.device(), settings.max_arena_bytes
         bounds = Bounds(settings.trial_bytes, settings.trial_seconds, settings.max_batch)
-        return try_foreign([entry.path for entry in entries], bounds)
-
-    async def _load(self, entry: Entry) -> Engine:
-        begun = time.perf_counter()
-        metrics = self.metrics.of_model(entry.name, entry.version)
-        limits, device = self._settings.limits(), self._settings.device()
-
-        def load() -> Engine:
-            model = read_model(entry.path)
-            if self._tried.get(entry.path, model.fingerprint) != model.fingerprint:
-                raise ModelError(f"{entry.path}: it has changed while the server started")
-            if model.source != "metadata":
-                found = {"model": entry.name, "source": model.source, "why": "; ".join(model.decisions)}
-                log.info("signature found", extra=found)
-            try:
-                return Engine(model, entry.name, entry.version, limits, device, metrics, self._writer)
-            except ModelError as error:
-                raise ModelError(f"{entry.path}: {error}") from error
-
-        engine = await asyncio.to_thread(load)
-        metrics.load_seconds = time.perf_counter() - begun
-        fields = {"model": entry.name, "version": entry.version, "seconds": round(metrics.load_seconds, 3)}
-        log.info("model loaded", extra=fields)
-        return engine
+        loader = Loader(self.engines, limits, device, bounds, self.metrics, self._writer, room)
+        times = settings.unload_timeout, settings.drain_timeout
+        self.repository = Repository(settings.models, self.engines, loader, *times)
+        await self.repository.start(settings.poll_seconds)
 
     async def drain(self) -> None:
         """Refuses new work, lets accepted work finish for at most `drain_timeout`, then ends every session."""
         log.info("draining", extra={"seconds": self._settings.drain_timeout})
+        await self.repository.stop()
         await self._rpc.drain()
         await asyncio.gather(*(engine.drain(self._settings.drain_timeout) for engine in self.engines.all()))
 
@@ -134,13 +106,17 @@ class Server:
         await self._close(0)
 
     async def _close(self, grace: float) -> None:
+        await self.repository.stop()
         await self._rpc.stop(grace)
+        await self._release(grace)
+        log.info("stopped")
+
+    async def _release(self, grace: float) -> None:
         for engine in self.engines.all():
             await engine.stop()
         if self._writer:
             await self._writer.stop(grace)
         await self._endpoint.close()
-        log.info("stopped")
 
     async def __aenter__(self) -> Self:
         return self
@@ -160,7 +136,7 @@ async def start_server(settings: Settings) -> Server:
 
     Raises:
         OSError: a port cannot be listened on.
-        ModelError: a model cannot be served.
+        ModelError: none of the models can be served.
     """
     server = Server(settings)
     await server.start()

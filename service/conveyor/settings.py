@@ -42,6 +42,16 @@ class Settings:
     models: Path = field(
         default=Path("models"), metadata=_about("folder of NAME/VERSION/model.onnx, or one .onnx file")
     )
+    poll_seconds: float = field(
+        default=0.0, metadata=_about("seconds between looks for new and changed models; 0 never looks", 0, 86_400)
+    )
+    unload_timeout: float = field(
+        default=3600.0,
+        metadata=_about("seconds that sessions may go on, on a version that a newer one has replaced", 0, 31_536_000),
+    )
+    max_arena_bytes: int = field(
+        default=0, metadata=_about("size of the arenas of all models together; 0 sets no bound", 0)
+    )
     host: str = field(default="127.0.0.1", metadata=_about("address to listen on; 0.0.0.0 or :: for every network"))
     port: int = field(default=50051, metadata=_about("port of gRPC; 0 picks a free one", 0, 65535))
     metrics_port: int = field(

@@ -13,9 +13,9 @@ import pytest
 
 from conveyor.cli import COMMANDS, main
 from conveyor.client import connect_sync
-from tests.client.serving import SYMBOLS, ServerProcess
+from tests.client.serving import SYMBOLS, ServerProcess, serving, write_models
 from tests.foreign import make_old_gru, make_rated, save_foreign
-from tests.models import make_context_model, save_model
+from tests.models import make_context_model, make_feature_model, make_model, save_model
 
 Capture = pytest.CaptureFixture[str]
 TEXT = "abcdefghijklmnopqrs" * 30
@@ -139,6 +139,35 @@ def test_generate_writes_the_prompt_and_goes_on(server: ServerProcess, capsys: C
     assert texts[0] == texts[1] != texts[2]
     assert texts[0].startswith("abc")
     assert len(texts[0]) == 3 + 40 + 1
+
+
+def test_models_are_listed_loaded_and_unloaded(tmp_path: Path, capsys: Capture) -> None:
+    """A new version comes, one that cannot be read is told of, and what is unloaded is gone."""
+    models = write_models(tmp_path)
+    with serving(models) as server, connect_sync(server.address) as client:
+        client.open("letters", session_id="old")
+        save_model(models / "letters" / "2", make_model(seed=2)[0])
+        assert main(["load", "letters", "--address", server.address]) == 0
+        assert re.findall(r"^letters +(\d) +(\w+) +(\d) +[0-9a-f]{12}$", capsys.readouterr().out, re.MULTILINE) == [
+            ("1", "leaving", "1"),
+            ("2", "ready", "0"),
+        ]
+        assert main(["unload", "letters", "--version", "1", "--wait", "0", "--address", server.address]) == 0
+        assert capsys.readouterr().out == "unloaded; sessions ended: 1\n"
+        (models / "frames" / "conveyor.toml").write_text("[aliases]\nstable = 1\ncanary = {version = 2, percent = 5}")
+        assert main(["load", "frames", "--address", server.address]) == 1
+        assert "aliases.canary: there is no version 2" in capsys.readouterr().err
+        save_model(models / "frames" / "2", make_feature_model(seed=2)[0])
+        assert main(["load", "frames", "--address", server.address]) == 0
+        assert re.search(r"^frames +2 +ready +0 +canary 5% ", capsys.readouterr().out, re.MULTILINE)
+        (models / "frames" / "conveyor.toml").write_text("slots = 1")
+        assert main(["load", "frames", "--address", server.address]) == 1
+        capsys.readouterr()
+        assert main(["models", "--address", server.address]) == 1
+        listed = capsys.readouterr()
+        assert listed.out.count("ready") == 3
+        assert listed.err.startswith("frames: ")
+        assert "slots: is not a setting of a model" in listed.err
 
 
 @pytest.mark.parametrize("form", ["text.txt", "text.txt.xz", "-"])
@@ -280,15 +309,15 @@ def test_every_command_has_help(command: str, capsys: Capture) -> None:
     assert f"conveyor {command}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["generate", "score", "sessions", "inspect"])
+@pytest.mark.parametrize("command", ["generate", "score", "sessions", "inspect", "models", "load", "unload"])
 def test_client_commands_load_no_server(command: str) -> None:
     """A command that only asks a server needs none of the server's libraries."""
+    arguments = [command, *(["x"] if command in ("score", "load", "unload") else [])]
     code = (
         "import sys\n"
         "for name in ('numpy', 'onnx', 'onnxruntime', 'prometheus_client', 'rich'): sys.modules[name] = None\n"
         "from conveyor.cli import main\n"
-        f"sys.exit(main([{command!r}, *(['x'] if {command == 'score'} else []), '--address', '127.0.0.1:1', "
-        "'--timeout', '0.1']))"
+        f"sys.exit(main([*{arguments!r}, '--address', '127.0.0.1:1', '--timeout', '0.1']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 

@@ -1,11 +1,12 @@
-"""Finding the models to load."""
+"""Reading the folder of models."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from conveyor.graph.errors import ModelError
-from conveyor.repository import Entry, find_models
+from conveyor.repository.folder import Entry, read_folder
 
 
 def lay_out(folder: Path, *names: str) -> Path:
@@ -16,21 +17,40 @@ def lay_out(folder: Path, *names: str) -> Path:
     return folder
 
 
-def test_the_newest_version_of_each_model_is_found(tmp_path: Path) -> None:
-    """Versions are numbers: 10 is newer than 9. Hidden folders and stray files are no models."""
+def test_every_version_of_each_model_is_found(tmp_path: Path) -> None:
+    """Versions are numbers: 10 is newer than 9. Hidden folders and stray files are no models, nor is a folder to be."""
     lay_out(tmp_path, "b/9/model.onnx", "b/10/model.onnx", "a/1/model.onnx", "..data/1/model.onnx", "README.md")
+    lay_out(tmp_path, "a/.2/model.onnx", "a/3/model.onnx.part")
 
-    assert find_models(tmp_path) == [
-        Entry("a", 1, tmp_path / "a/1/model.onnx"),
-        Entry("b", 10, tmp_path / "b/10/model.onnx"),
-    ]
+    found = read_folder(tmp_path)
+
+    assert {name: folder.entries for name, folder in found.items()} == {
+        "a": (Entry("a", 1, tmp_path / "a/1/model.onnx"),),
+        "b": (Entry("b", 9, tmp_path / "b/9/model.onnx"), Entry("b", 10, tmp_path / "b/10/model.onnx")),
+    }
+    assert not any(folder.problem for folder in found.values())
 
 
 def test_a_file_is_a_model(tmp_path: Path) -> None:
     """It has its own name and version 1."""
     path = lay_out(tmp_path, "my-model.onnx") / "my-model.onnx"
 
-    assert find_models(path) == [Entry("my-model", 1, path)]
+    assert read_folder(path)["my-model"].entries == (Entry("my-model", 1, path),)
+
+
+@pytest.mark.parametrize("name", ["a/1/model.onnx", "a/1/signature.json", "a/1/weights/0.bin", "a/conveyor.toml"])
+def test_a_change_of_any_file_is_seen(tmp_path: Path, name: str) -> None:
+    """Be it larger, or only written anew; a model whose files have stayed as they are is the same as before."""
+    lay_out(tmp_path, "a/1/model.onnx", name, "b/1/model.onnx")
+    before = read_folder(tmp_path)
+    os.utime(tmp_path / name, ns=(1, 1))
+    touched = read_folder(tmp_path)
+    (tmp_path / name).write_text("x")
+    os.utime(tmp_path / name, ns=(1, 1))
+    grown = read_folder(tmp_path)
+
+    assert before["a"] != touched["a"] != grown["a"]
+    assert before["b"] == touched["b"] == grown["b"]
 
 
 @pytest.mark.parametrize(
@@ -39,19 +59,35 @@ def test_a_file_is_a_model(tmp_path: Path) -> None:
         ([], "none", "none: no such file or folder"),
         ([], "", "has no models; expected NAME/VERSION/model.onnx"),
         (["model.txt"], "model.txt", "not an .onnx file"),
-        (["a/README"], "", "a: has no versions; expected a/1/model.onnx"),
-        (["a/1/other.onnx"], "", "1: has no model.onnx"),
-        (["a/v1/model.onnx"], "", "v1: a version is a whole number"),
-        (["a/01/model.onnx"], "", "01: a version is a whole number"),
-        (["a/0/model.onnx"], "", "0: a version is a whole number"),
-        (["a b/1/model.onnx"], "", "a b: a model's name"),
         (["-a.onnx"], "-a.onnx", "-a.onnx: a model's name"),
     ],
 )
-def test_what_is_wrong_is_told(tmp_path: Path, files: list[str], path: str, problem: str) -> None:
+def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path, files: list[str], path: str, problem: str) -> None:
     """The message names the path and the reason."""
     lay_out(tmp_path, *files)
 
     with pytest.raises(ModelError, match=str(tmp_path)) as raised:
-        find_models(tmp_path / path)
+        read_folder(tmp_path / path)
     assert problem in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "problem"),
+    [
+        ("a/README", "a: has no versions; expected a/1/model.onnx"),
+        ("a/1/other.onnx", "a: has no versions; expected a/1/model.onnx"),
+        ("a/v1/model.onnx", "v1: a version is a whole number"),
+        ("a/01/model.onnx", "01: a version is a whole number"),
+        ("a/0/model.onnx", "0: a version is a whole number"),
+        ("a b/1/model.onnx", "a b: a model's name"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_told(tmp_path: Path, file: str, problem: str) -> None:
+    """It is that model's problem alone."""
+    lay_out(tmp_path, file, "good/1/model.onnx")
+
+    good, bad = (read_folder(tmp_path)[name] for name in ("good", file.split("/")[0]))
+
+    assert bad.problem.startswith(str(tmp_path))
+    assert problem in bad.problem
+    assert not good.problem

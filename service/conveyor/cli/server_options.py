@@ -5,22 +5,21 @@ import argparse
 from conveyor.client import Client, connect
 
 
-def add_address(parser: argparse.ArgumentParser) -> None:
-    """Adds `--address` and `--timeout`."""
+def add_address(parser: argparse.ArgumentParser, timeout: float = 10.0) -> None:
+    """Adds `--address` and `--timeout`, with this default."""
     parser.add_argument(
         "--address",
         default="localhost:50051",
         metavar="HOST:PORT",
         help="the server's gRPC address (default: %(default)s)",
     )
-    add_timeout(parser)
+    add_timeout(parser, timeout)
 
 
-def add_timeout(parser: argparse.ArgumentParser) -> None:
+def add_timeout(parser: argparse.ArgumentParser, default: float = 10.0) -> None:
     """Adds `--timeout`."""
-    parser.add_argument(
-        "--timeout", type=seconds, default=10.0, metavar="SECONDS", help="longest wait for an answer (default: 10)"
-    )
+    about = f"longest wait for an answer (default: {default:g})"
+    parser.add_argument("--timeout", type=seconds, default=default, metavar="SECONDS", help=about)
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

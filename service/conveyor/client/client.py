@@ -11,6 +11,7 @@ from conveyor.client.inputs import Inputs, chunk_from, contexts_from, outputs_fr
 from conveyor.client.lane import Lane
 from conveyor.client.message import message_from
 from conveyor.client.opening import Opening, opened, resumed
+from conveyor.client.repository import Repository
 from conveyor.client.results import Model, SessionInfo, StepResult, model_from, session_from
 from conveyor.client.session import Session
 from conveyor.client.streams import Streams
@@ -51,6 +52,11 @@ class Client:
         """Number of answers that were dropped because the server that gave them had lost the session."""
         return self._connection.fenced_answers
 
+    @property
+    def repository(self) -> Repository:
+        """What the server has loaded, to be seen and changed by its operator."""
+        return Repository(self._connection)
+
     async def models(self) -> list[Model]:
         """The loaded models, by name and version, without vocabularies."""
         response = await self._connection.call(self._connection.stub.ListModels, model_pb2.ListModelsRequest())
@@ -71,6 +77,7 @@ class Client:
         model: str = "",
         *,
         version: int = 0,
+        alias: str = "",
         session_id: str | None = None,
         seed: int | None = None,
         idle_timeout: float | None = None,
@@ -80,13 +87,14 @@ class Client:
     ) -> Opening:
         """Opens a session: `await` it, or `async with` it to have it closed at the end. Times are seconds.
 
+        With neither a version nor an alias the server chooses the version, as its operator has told it to.
         `durability` is `none`, `async`, `sync` or a `Durability`; None takes the server's default.
 
         Raises:
             InvalidArgument: a field cannot be what is given.
 
         Raises, when awaited:
-            NotFound: no such model.
+            NotFound: no such model, version or alias.
             AlreadyExists: the session id is in use.
             FailedPrecondition: durability that the server has no store for.
             ResourceExhausted: the server holds as many sessions as it may.
@@ -95,6 +103,7 @@ class Client:
             session_pb2.OpenSessionRequest,
             model_name=model,
             model_version=version,
+            model_alias=alias,
             # Minted here and not by the server, so that a retry cannot open a second session.
             session_id=session_id or self._connection.shards.mint(),
             seed=seed,

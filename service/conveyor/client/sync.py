@@ -22,6 +22,7 @@ class OpenOptions(TypedDict, total=False):
     """What `Client.open` takes beside the model."""
 
     version: int
+    alias: str
     session_id: str | None
     seed: int | None
     idle_timeout: float | None

@@ -419,9 +419,9 @@ class Core:
 
 
 def _problem_of(session: Session, reason: EndReason) -> ConveyorError:
-    """What waiting work of an ended session is told: to try again, if the session goes on elsewhere."""
+    """What waiting work of an ended session is told: to try again, if the session may go on elsewhere."""
     problem = f"session_id: session {session.session_id!r} has ended: {reason.value}"
-    goes_on = session.stored is not None and reason in (EndReason.MOVED, EndReason.DRAINED)
+    goes_on = session.stored is not None and reason in (EndReason.MOVED, EndReason.DRAINED, EndReason.UNLOADED)
     return Unavailable(problem) if goes_on else NotFound(problem)
 
 

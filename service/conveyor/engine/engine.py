@@ -96,7 +96,7 @@ class Engine:
         self._thread = Thread(target=self._run_batches, name=f"run-{name}-{version}", daemon=True)
         self._num_running = 0
         self._step_seconds = self.runner.warm_up(1)  # cost of a small run's step, followed from here on
-        self._is_draining = False
+        self._is_draining = self._is_unloading = False
         self._idle = asyncio.Event()  # set once a draining engine has no work left
         self._is_pump_due = False
         self._clock_offset = time.time() - time.monotonic()
@@ -110,6 +110,11 @@ class Engine:
     def max_batch(self) -> int:
         """Most sessions of one run."""
         return self._limits.max_batch if self.runner.graph.can_batch else 1
+
+    @property
+    def num_sessions(self) -> int:
+        """Open sessions."""
+        return len(self._core.table)
 
     def start(self) -> None:
         """Starts the run thread and the expiry timer."""
@@ -291,8 +296,10 @@ class Engine:
             num_unstored=sum(session.position - (session.stored.newest or 0) for session in durable if session.stored),
         )
 
-    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - past it, sessions still have to be ended
+    async def drain(self, timeout: float, reason: EndReason = EndReason.DRAINED) -> None:  # noqa: ASYNC109 - see below
         """Refuses new work, lets what was accepted finish, stores every session and ends it, all within `timeout` s."""
+        # Past the timeout the sessions still have to be ended.
+        self._is_unloading = reason is EndReason.UNLOADED
         self._is_draining = True
         deadline = time.monotonic() + timeout
         if self._core.num_waiting:
@@ -300,7 +307,7 @@ class Engine:
                 await asyncio.wait_for(self._idle.wait(), timeout)
         await self.persistence.store_all(max(0.0, deadline - time.monotonic()))
         for session in list(self._core.table):
-            self._core.end(session, EndReason.DRAINED)
+            self._core.end(session, reason)
         self._deliver()
 
     async def stop(self) -> None:
@@ -314,10 +321,11 @@ class Engine:
             await asyncio.gather(*self._timers, return_exceptions=True)
 
     def check_draining(self) -> None:
-        """Raises Unavailable once the server stops."""
+        """Raises Unavailable once the server stops, or the model is unloaded."""
         if self._is_draining:
             self._observer.work_refused("draining")
-            raise Unavailable("the server is draining")
+            what = f"model {self.name} version {self.version}" if self._is_unloading else "the server"
+            raise Unavailable(f"{what} is draining")
 
     def _pump_soon(self) -> None:
         # Once for all that this turn of the loop brings: that is the whole of the batching window. Behind a run there

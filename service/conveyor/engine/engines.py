@@ -1,15 +1,17 @@
 """All loaded models: which engine a model name or a session id leads to."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from secrets import token_bytes
 from typing import TYPE_CHECKING
 
+from conveyor.engine.aliases import STABLE, Alias, shared_version
 from conveyor.engine.checkpoint import CheckpointError, Head, State, read_head, start_from
 from conveyor.engine.durability import NOT_STORED, Durability
 from conveyor.engine.recovery import Recovery
 from conveyor.engine.seal import Seal
 from conveyor.engine.store_writer import StoreWriter
+from conveyor.engine.table import new_session_id
 from conveyor.engine.work import Array, OpenOptions, SessionView, Start
 from conveyor.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 
@@ -18,24 +20,71 @@ if TYPE_CHECKING:
 
 
 class Engines:
-    """The engines of one server, at most one for each model name and version."""
+    """The engines of one server, at most one for each model name and version; they come and go while it runs."""
 
     def __init__(
         self,
-        engines: Iterable["Engine"],
+        engines: Iterable["Engine"] = (),
         writer: StoreWriter | None = None,
         seal: Seal | None = None,
         durability: Durability = NOT_STORED,
     ) -> None:
-        self._engines = sorted(engines, key=lambda engine: (engine.name, engine.version))
-        self._by_version = {(engine.name, engine.version): engine for engine in self._engines}
-        # Sorted by version, so that the newest of each name comes last and stays.
-        self._newest = {engine.name: engine for engine in self._engines}
-        self._only = self._engines[0] if len(self._engines) == 1 else None
+        self._aliases: dict[str, Mapping[str, Alias]] = {}
+        self._retired: set[Engine] = set()
+        self._index(engines)
         self.recovery = Recovery(writer, self.engine_for) if writer else None
         self._writer = writer
         self.seal = seal or Seal(token_bytes())
         self.durability = durability if writer else NOT_STORED  # of sessions that do not say
+        # Loads a version that is not loaded, for a session that was left on it. Raises FailedPrecondition.
+        self.bring: Callable[[str, int], Awaitable[None]] | None = None
+
+    def _index(self, engines: Iterable["Engine"]) -> None:
+        self._engines = sorted(engines, key=lambda engine: (engine.name, engine.version))
+        self._by_version = {(engine.name, engine.version): engine for engine in self._engines}
+        # Sorted by version, so that the newest of each name comes last and stays.
+        self._newest = {engine.name: engine for engine in self._engines if engine not in self._retired}
+        self._only = self._engines[0] if len(self._engines) == 1 else None
+
+    def add(self, engine: "Engine") -> None:
+        """Adds an engine that has been started; no other has its name and version."""
+        self._index([*self._engines, engine])
+
+    def retire(self, engine: "Engine") -> None:
+        """Opens no more sessions on an engine; those that it has go on."""
+        self._retired.add(engine)
+        self._index(self._engines)
+
+    def reopen(self, engine: "Engine") -> None:
+        """Opens sessions again on an engine that was retired."""
+        self._retired.discard(engine)
+        self._index(self._engines)
+
+    def remove(self, engine: "Engine") -> None:
+        """Forgets an engine, which has no sessions any more."""
+        self._retired.discard(engine)
+        self._index(other for other in self._engines if other is not engine)
+
+    def is_retired(self, engine: "Engine") -> bool:
+        """True if no session can be opened on it."""
+        return engine in self._retired
+
+    @property
+    def open_names(self) -> set[str]:
+        """The models on which sessions can be opened."""
+        return set(self._newest)
+
+    def find(self, name: str, version: int) -> "Engine | None":
+        """The engine of a version, retired or not."""
+        return self._by_version.get((name, version))
+
+    def set_aliases(self, name: str, aliases: Mapping[str, Alias]) -> None:
+        """Names versions of a model."""
+        self._aliases[name] = dict(aliases)
+
+    def aliases_of(self, name: str) -> Mapping[str, Alias]:
+        """The aliases of a model."""
+        return self._aliases.get(name, {})
 
     def all(self) -> list["Engine"]:
         """The engines, by name and version."""
@@ -49,18 +98,50 @@ class Engines:
     def of_model(self, name: str, version: int = 0) -> "Engine":
         """The engine of a model. Name "" is allowed while there is one model only; version 0 is the newest.
 
+        One that is retired is found by its version alone.
+
         Raises:
             NotFound: no such model or version is loaded.
         """
         name = name or self._only_name()
+        if version and (engine := self._by_version.get((name, version))):
+            return engine
         if name not in self._newest:
             raise NotFound(f"no model is named {name!r}; loaded: {', '.join(self._newest) or 'none'}")
         if not version:
             return self._newest[name]
-        if (name, version) not in self._by_version:
-            versions = ", ".join(str(engine.version) for engine in self._engines if engine.name == name)
-            raise NotFound(f"model {name} has no version {version}; loaded: {versions}")
-        return self._by_version[name, version]
+        versions = ", ".join(str(engine.version) for engine in self._engines if engine.name == name)
+        raise NotFound(f"model {name} has no version {version}; loaded: {versions}")
+
+    def to_open(self, name: str, version: int, alias: str, session_id: str) -> "Engine":
+        """The engine on which a session of this id is to be opened.
+
+        Without version and alias it is that of the share in which the id falls, else of the alias `stable`, else the
+        newest.
+
+        Raises:
+            InvalidArgument: both are given. NotFound: no such model, version or alias is loaded, or it is retired.
+        """
+        if version and alias:
+            raise InvalidArgument("model_alias", "a version is given too")
+        name = name or self._only_name()
+        aliases = self.aliases_of(name)
+        if alias and alias not in aliases:
+            raise NotFound(f"model {name} has no alias {alias!r}; it has: {', '.join(aliases) or 'none'}")
+        if alias:
+            version = aliases[alias].version
+        engine = self.of_model(name, version or shared_version(self._shares(name), name, session_id))
+        if engine in self._retired:
+            raise NotFound(f"model {name} version {engine.version} is being unloaded: no session can be opened on it")
+        return engine
+
+    def _shares(self, name: str) -> dict[str, Alias]:
+        # A canary that is gone harms nobody. But nobody is put on a canary because the stable version is gone.
+        return {
+            alias: each
+            for alias, each in self.aliases_of(name).items()
+            if alias == STABLE or self.find(name, each.version) not in (None, *self._retired)
+        }
 
     def _only_name(self) -> str:
         if len(self._newest) != 1:
@@ -155,14 +236,17 @@ class Engines:
         return engine.get(session_id)
 
     async def open(
-        self, model_name: str, version: int, options: OpenOptions, contexts: Mapping[str, Array]
+        self, model_name: str, version: int, options: OpenOptions, contexts: Mapping[str, Array], alias: str = ""
     ) -> SessionView:
         """Opens a session; its id is unique over all models.
 
         Raises:
-            NotFound: the model; AlreadyExists: the id; and whatever `Engine.start_of`, `open` and `store` raise.
+            NotFound: the model; AlreadyExists: the id; and whatever `to_open`, `Engine.start_of`, `open` and `store`
+                raise.
         """
-        engine = self.of_model(model_name, version)
+        if options.session_id is None:
+            options = replace(options, session_id=new_session_id())  # its version depends on it
+        engine = self.to_open(model_name, version, alias, options.session_id or "")
         return await self._open(engine, options, await engine.start_of(contexts))
 
     async def _open(self, engine: "Engine", options: OpenOptions, start: Start) -> SessionView:
@@ -198,7 +282,7 @@ class Engines:
         raw_head, raw_state = self.seal.open(sealed)
         try:
             head, contexts = read_head(raw_head)
-            engine = self.engine_for(head)
+            engine = await self.engine_for(head)
             head, state = engine.persistence.decode(head, contexts, raw_state)
         except CheckpointError as error:
             raise InvalidArgument("checkpoint", str(error)) from None
@@ -209,13 +293,16 @@ class Engines:
             options = replace(options, seed=head.seed)
         return await self._open(engine, options, start_from(head, state))
 
-    def engine_for(self, head: Head) -> "Engine":
+    async def engine_for(self, head: Head) -> "Engine":
         """The engine of the very model that a checkpoint is of.
 
         Raises:
-            FailedPrecondition: it is not loaded here.
+            FailedPrecondition: it is not loaded here, and cannot be.
         """
-        engine = self._by_version.get((head.model, head.version))
+        key = (head.model, head.version)
+        if key not in self._by_version and self.bring is not None:
+            await self.bring(*key)
+        engine = self._by_version.get(key)
         if engine is None:
             raise FailedPrecondition(f"checkpoint: model {head.model} version {head.version} is not loaded here")
         if engine.fingerprint != head.fingerprint:

@@ -214,11 +214,11 @@ class Persistence:
             self._save([session], now, with_heads=True)
 
     def close(self, session: Session, reason: EndReason) -> None:
-        """Takes an ended session out of the store, unless it goes on elsewhere."""
+        """Takes an ended session out of the store, unless it may go on, here or elsewhere."""
         stored = session.stored
         if self._writer is None or stored is None or not stored.epoch:
             return
-        if reason not in (EndReason.DRAINED, EndReason.MOVED):
+        if reason not in (EndReason.DRAINED, EndReason.MOVED, EndReason.UNLOADED):
             self._writer.close(session.session_id, stored.epoch)
 
     async def store_all(self, seconds: float) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from conveyor.engine.checkpoint import CheckpointError, Head, State, read_head
@@ -37,7 +37,7 @@ class Taking:
 class Recovery:
     """Takes sessions up, each once however many ask for it. `engine_for` raises FailedPrecondition if there is none."""
 
-    def __init__(self, writer: StoreWriter, engine_for: Callable[[Head], "Engine"]) -> None:
+    def __init__(self, writer: StoreWriter, engine_for: Callable[[Head], "Awaitable[Engine]"]) -> None:
         self._writer = writer
         self._engine_for = engine_for
         self._under_way: dict[str, Taking] = {}
@@ -78,7 +78,7 @@ class Recovery:
         found = await self._read(session_id)
         if 0 < epoch < found.epoch:
             raise Superseded(found.epoch)
-        engine, raw_head, contexts = self._check(found)
+        engine, raw_head, contexts = await self._check(found)
         _choose(found, received, engine, raw_head, contexts)
         engine.check_room(session_id)
         await _think_again()
@@ -87,7 +87,7 @@ class Recovery:
             record = await self._writer.store.acquire(session_id, found.epoch)
             if record is None:
                 raise Aborted("session_id: it was saved, closed or taken up this moment")
-            engine, raw_head, contexts = self._check(record)
+            engine, raw_head, contexts = await self._check(record)
             head, state = _choose(record, received, engine, raw_head, contexts)
             await self._drop_ahead(record, head, state)
         except StoreError as error:
@@ -156,12 +156,12 @@ class Recovery:
             raise _not_found(session_id)
         return record
 
-    def _check(self, record: Record) -> tuple["Engine", Head, bytes]:
+    async def _check(self, record: Record) -> tuple["Engine", Head, bytes]:
         try:
             head, contexts = read_head(record.head)
         except CheckpointError as error:
             raise FailedPrecondition(f"session_id: the stored session cannot be used: {error}") from None
-        return self._engine_for(head), head, contexts
+        return await self._engine_for(head), head, contexts
 
 
 async def _think_again() -> None:

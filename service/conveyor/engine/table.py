@@ -15,6 +15,11 @@ from conveyor.errors import AlreadyExists, NotFound, ResourceExhausted
 ALIKE = Start()
 
 
+def new_session_id() -> str:
+    """An id that nobody has or guesses."""
+    return secrets.token_hex(16)
+
+
 class SessionTable:
     """Every open session, in opening order. If `is_followed`, the new ones have a history."""
 
@@ -43,7 +48,7 @@ class SessionTable:
             AlreadyExists: the id is in use.
             ResourceExhausted: as many sessions are open as may be.
         """
-        session_id = options.session_id or secrets.token_hex(16)
+        session_id = options.session_id or new_session_id()
         if session_id in self._sessions:
             raise AlreadyExists(f"session_id: {session_id} is open")
         self.check_room()

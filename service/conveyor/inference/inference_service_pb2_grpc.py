@@ -252,23 +252,28 @@ class GRPCInferenceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RepositoryIndex(self, request, context):
-        """Lists the loaded models.
+        """Lists the loaded models, and those that should be and are not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RepositoryModelLoad(self, request, context):
-        """Does nothing for a model that is loaded.
+        """Brings a model to what its folder in the repository says now. A version that is
+        loaded already stays as it is, with its sequences.
 
-        UNAVAILABLE for any other: models are loaded when the server starts.
+        NOT_FOUND if there is no such model, FAILED_PRECONDITION with the reason if it cannot
+        be served.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RepositoryModelUnload(self, request, context):
-        """UNIMPLEMENTED: models stay loaded while the server runs.
+        """Lets a model go, all versions of it. Answers at once; its sequences go on until they
+        end, for the server's `unload_timeout` at most.
+
+        NOT_FOUND if it is not loaded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

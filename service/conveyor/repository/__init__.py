@@ -1,5 +1,5 @@
-"""The folder of models that a server loads."""
+"""The folder of models that a server serves, and what of it is loaded."""
 
-from conveyor.repository.folder import Entry, find_models
+from conveyor.repository.repository import Repository
 
-__all__ = ["Entry", "find_models"]
+__all__ = ["Repository"]

@@ -1,73 +1,104 @@
-"""Finds the models of a folder `NAME/VERSION/model.onnx`, or the one of a single file."""
+"""Reads the folder of models, `NAME/VERSION/model.onnx` and `NAME/conveyor.toml`, or a single file, as it is now."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from conveyor.graph.errors import ModelError
 
 FILE_NAME = "model.onnx"
+SETTINGS_NAME = "conveyor.toml"
 # Names travel in requests, health checks and metric labels.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+# Path, size and time of the last change of each file.
+Mark = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A version of a model, and the file that holds it."""
+    """A version of a model, and the file that holds it. `mark` differs whenever a file of the version does."""
 
     name: str
     version: int
     path: Path
+    mark: Mark = field(default=(), compare=False)
 
 
-def find_models(path: Path) -> list[Entry]:
-    """The newest version of each model in the folder, by name; or the file, as version 1 of a model of its own name.
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """What the folder has of one model. `problem` says why it cannot be used, if so. `mark` is of all its files."""
+
+    name: str
+    path: Path
+    entries: tuple[Entry, ...] = ()
+    problem: str = ""
+    mark: Mark = ()
+
+
+def read_folder(path: Path) -> dict[str, ModelFolder]:
+    """The models of the folder, by name; or the file, as version 1 of a model of its own name.
 
     Raises:
-        ModelError: there is nothing to serve, or something that is not laid out so; the message starts with the path.
+        ModelError: it cannot be read, or has no models; the message starts with the path.
     """
     if path.is_file():
-        return [_file_entry(path)]
+        return _of_file(path)
     if not path.is_dir():
         raise ModelError(f"{path}: no such file or folder")
-    entries = [_newest(folder) for folder in _folders(path)]
-    if not entries:
+    try:
+        folders = _folders(path)
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}") from error
+    if not folders:
         raise ModelError(f"{path}: has no models; expected NAME/VERSION/{FILE_NAME} in it")
-    return entries
+    return {folder.name: _of_folder(folder) for folder in folders}
 
 
-def _file_entry(path: Path) -> Entry:
+def _of_file(path: Path) -> dict[str, ModelFolder]:
     if path.suffix != ".onnx":
         raise ModelError(f"{path}: not an .onnx file")
-    return Entry(_checked_name(path.stem, path), 1, path)
+    if not NAME.fullmatch(path.stem):
+        raise ModelError(_name_problem(path))
+    mark = _mark([path])
+    return {path.stem: ModelFolder(path.stem, path, (Entry(path.stem, 1, path, mark),), mark=mark)}
 
 
-def _newest(folder: Path) -> Entry:
-    name = _checked_name(folder.name, folder)
-    versions = [(_version(version), version) for version in _folders(folder)]
-    if not versions:
-        raise ModelError(f"{folder}: has no versions; expected {folder.name}/1/{FILE_NAME}")
-    version, newest = max(versions)
-    if not (newest / FILE_NAME).is_file():
-        raise ModelError(f"{newest}: has no {FILE_NAME}")
-    return Entry(name, version, newest / FILE_NAME)
+def _of_folder(folder: Path) -> ModelFolder:
+    if not NAME.fullmatch(folder.name):
+        return ModelFolder(folder.name, folder, problem=_name_problem(folder))
+    try:
+        return _of_model(folder)
+    except OSError as error:
+        return ModelFolder(folder.name, folder, problem=f"{error.filename or folder}: {error.strerror}")
 
 
-def _version(folder: Path) -> int:
-    # Only "1" is version 1: "01" beside it would be a second one.
-    if not re.fullmatch(r"[1-9][0-9]{0,17}", folder.name):
-        raise ModelError(f"{folder}: a version is a whole number from 1, without leading zeros")
-    return int(folder.name)
+def _of_model(folder: Path) -> ModelFolder:
+    entries: list[Entry] = []
+    for child in _folders(folder):
+        # Only "1" is version 1: "01" beside it would be a second one.
+        if not re.fullmatch(r"[1-9][0-9]{0,17}", child.name):
+            problem = f"{child}: a version is a whole number from 1, without leading zeros"
+            return ModelFolder(folder.name, folder, problem=problem, mark=_mark([child]))
+        if (path := child / FILE_NAME).is_file():
+            entries.append(Entry(folder.name, int(child.name), path, _mark(child.rglob("*"))))
+    problem = "" if entries else f"{folder}: has no versions; expected {folder.name}/1/{FILE_NAME}"
+    entries.sort(key=lambda entry: entry.version)
+    mark = _mark([folder / SETTINGS_NAME]) + tuple(each for entry in entries for each in entry.mark)
+    return ModelFolder(folder.name, folder, tuple(entries), problem, mark)
 
 
-def _checked_name(name: str, path: Path) -> str:
-    if not NAME.fullmatch(name):
-        raise ModelError(
-            f"{path}: a model's name is of letters, digits, '.', '_' and '-', and starts with neither sign"
-        )
-    return name
+def _name_problem(path: Path) -> str:
+    return f"{path}: a model's name is of letters, digits, '.', '_' and '-', and starts with neither sign"
 
 
 def _folders(path: Path) -> list[Path]:
     # Hidden ones are not models: Kubernetes mounts volumes with `..data` folders.
     return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def _mark(paths: Iterable[Path]) -> Mark:
+    files = sorted(path for path in paths if path.is_file())
+    stats = [(str(path), path.stat()) for path in files]
+    return tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)

@@ -10,6 +10,7 @@ from grpc_reflection.v1alpha import reflection
 
 from conveyor.engine.engines import Engines
 from conveyor.inference import inference_service_pb2, inference_service_pb2_grpc
+from conveyor.repository import Repository
 from conveyor.rpc.health import Health
 from conveyor.rpc.inference.service import InferenceServicer
 from conveyor.rpc.interceptor import CallInterceptor
@@ -45,12 +46,18 @@ class RpcServer:
             reason = getattr(error, "strerror", None) or error
             raise OSError(f"cannot listen on {address}: {reason}") from error
 
-    async def start(self, engines: Engines, max_stream_steps: int) -> None:
-        """Answers calls; all engines are warm."""
-        self._servicer = SequenceServicer(engines, self._metrics, max_stream_steps)
+    async def start(self, engines: Engines, repository: Repository, max_stream_steps: int) -> None:
+        """Answers calls; what is loaded is warm."""
+        self._servicer = SequenceServicer(engines, repository, self._metrics, max_stream_steps)
         self._health = Health()
-        self._inference = InferenceServicer(engines, self._metrics, lambda: self._health.is_serving)
-        await self._health.begin([SERVICE, INFERENCE.full_name, *{engine.name for engine in engines.all()}])
+        self._inference = InferenceServicer(engines, repository, self._metrics, lambda: self._health.is_serving)
+        await self._health.begin([SERVICE, INFERENCE.full_name])
+
+        async def show_models() -> None:
+            await self._health.show_models(repository.names, engines.open_names)
+
+        repository.changed = show_models
+        await show_models()
         add_servicer: Any = sequence_service_pb2_grpc.add_SequenceServiceServicer_to_server  # generated without types
         add_servicer(self._servicer, self._server)
         add_servicer = inference_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server

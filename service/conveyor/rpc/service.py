@@ -10,7 +10,9 @@ from math import isfinite, nan
 from conveyor.engine.engines import Engines
 from conveyor.engine.work import SessionView
 from conveyor.errors import InvalidArgument, Unavailable
+from conveyor.repository import Repository
 from conveyor.rpc import convert, generation, stateless, step
+from conveyor.rpc.models import Models
 from conveyor.rpc.status import Context
 from conveyor.rpc.stream import Stream
 from conveyor.telemetry.metrics import Metrics
@@ -27,8 +29,9 @@ MAX_PAGE = 1000
 class SequenceServicer(sequence_service_pb2_grpc.SequenceServiceServicer):
     """Raises domain errors; the interceptor makes statuses of them."""
 
-    def __init__(self, engines: Engines, metrics: Metrics, max_stream_steps: int) -> None:
+    def __init__(self, engines: Engines, repository: Repository, metrics: Metrics, max_stream_steps: int) -> None:
         self._engines = engines
+        self._models = Models(engines, repository)
         self._metrics = metrics
         self._max_stream_steps = max_stream_steps
         self._streams: set[Stream] = set()
@@ -39,18 +42,25 @@ class SequenceServicer(sequence_service_pb2_grpc.SequenceServiceServicer):
             stream.fail(Unavailable("the server is draining: go on elsewhere, or later"))
 
     async def ListModels(self, request: model_pb2.ListModelsRequest, context: Context) -> model_pb2.ListModelsResponse:
-        models = [convert.model_message(engine, with_vocabulary=False) for engine in self._engines.all()]
-        return model_pb2.ListModelsResponse(models=models)
+        return self._models.list()
 
     async def GetModel(self, request: model_pb2.GetModelRequest, context: Context) -> model_pb2.GetModelResponse:
-        engine = self._engines.of_model(request.name, request.version)
-        return model_pb2.GetModelResponse(model=convert.model_message(engine, with_vocabulary=True))
+        return self._models.get(request)
+
+    async def LoadModel(self, request: model_pb2.LoadModelRequest, context: Context) -> model_pb2.LoadModelResponse:
+        return await self._models.load(request)
+
+    async def UnloadModel(
+        self, request: model_pb2.UnloadModelRequest, context: Context
+    ) -> model_pb2.UnloadModelResponse:
+        return await self._models.unload(request)
 
     async def OpenSession(
         self, request: session_pb2.OpenSessionRequest, context: Context
     ) -> session_pb2.OpenSessionResponse:
         options, contexts = convert.open_options(request, self._engines.durability), convert.read_contexts(request)
-        view = await self._engines.open(request.model_name, request.model_version, options, contexts)
+        model = request.model_name, request.model_version
+        view = await self._engines.open(*model, options, contexts, request.model_alias)
         return session_pb2.OpenSessionResponse(session=convert.session_message(view))
 
     async def GetSession(

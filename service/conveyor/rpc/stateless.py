@@ -38,4 +38,5 @@ async def _open(request: step_pb2.StepStatelessRequest, engines: Engines) -> Ses
         raise InvalidArgument("start", "one of checkpoint and open must be given")
     opening = request.open
     options = OpenOptions(seed=opening.seed if opening.HasField("seed") else None, durability=NOT_STORED)
-    return await engines.open(opening.model_name, opening.model_version, options, convert.read_contexts(opening))
+    model, contexts = (opening.model_name, opening.model_version), convert.read_contexts(opening)
+    return await engines.open(*model, options, contexts, opening.model_alias)

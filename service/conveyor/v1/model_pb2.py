@@ -23,27 +23,42 @@ _sym_db = _symbol_database.Default()
 
 
 from conveyor.v1 import tensor_pb2 as conveyor_dot_v1_dot_tensor__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63onveyor/v1/model.proto\x12\x0b\x63onveyor.v1\x1a\x18\x63onveyor/v1/tensor.proto\"\xa6\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12)\n\tsignature\x18\x04 \x01(\x0b\x32\x16.conveyor.v1.Signature\x12\x12\n\nvocabulary\x18\x05 \x03(\t\x12\x13\n\x0bstate_bytes\x18\x06 \x01(\x03\x12\x15\n\rcontext_bytes\x18\x07 \x01(\x03\"\xeb\x01\n\tSignature\x12\'\n\x06inputs\x18\x01 \x03(\x0b\x32\x17.conveyor.v1.TensorSpec\x12\'\n\x06states\x18\x02 \x03(\x0b\x32\x17.conveyor.v1.TensorSpec\x12(\n\x07outputs\x18\x03 \x03(\x0b\x32\x17.conveyor.v1.TensorSpec\x12)\n\x08\x63ontexts\x18\x04 \x03(\x0b\x32\x17.conveyor.v1.TensorSpec\x12\x0e\n\x06logits\x18\x05 \x01(\t\x12\'\n\x06noises\x18\x06 \x03(\x0b\x32\x17.conveyor.v1.TensorSpec\"e\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\tdata_type\x18\x02 \x01(\x0e\x32\x15.conveyor.v1.DataType\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x10\n\x08optional\x18\x04 \x01(\x08\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.conveyor.v1.Model\"0\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.conveyor.v1.Modelb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63onveyor/v1/model.proto\x12\x0b\x63onveyor.v1\x1a\x18\x63onveyor/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\"\x8e\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12)\n\tsignature\x18\x04 \x01(\x0b\x32\x16.conveyor.v1.Signature\x12\x12\n\nvocabulary\x18\x05 \x03(\t\x12\x13\n\x0bstate_bytes\x18\x06 \x01(\x03\x12\x15\n\rcontext_bytes\x18\x07 \x01(\x03\x12&\n\x05state\x18\x08 \x01(\x0e\x32\x17.conveyor.v1.ModelState\x12\x14\n\x0cnum_sessions\x18\t \x01(\x03\x12(\n\x07\x61liases\x18\n \x03(\x0b\x32\x17.conveyor.v1.ModelAlias\"+\n\nModelAlias\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07percent\x18\x02 \x01(\x05\"\xeb\x01\n\tSignature\x12\'\n\x06inputs\x18\x01 \x03(\x0b\x32\x17.conveyor.v1.TensorSpec\x12\'\n\x06states\x18\x02 \x03(\x0b\x32\x17.conveyor.v1.TensorSpec\x12(\n\x07outputs\x18\x03 \x03(\x0b\x32\x17.conveyor.v1.TensorSpec\x12)\n\x08\x63ontexts\x18\x04 \x03(\x0b\x32\x17.conveyor.v1.TensorSpec\x12\x0e\n\x06logits\x18\x05 \x01(\t\x12\'\n\x06noises\x18\x06 \x03(\x0b\x32\x17.conveyor.v1.TensorSpec\"e\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\tdata_type\x18\x02 \x01(\x0e\x32\x15.conveyor.v1.DataType\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x10\n\x08optional\x18\x04 \x01(\x08\"\x13\n\x11ListModelsRequest\"e\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.conveyor.v1.Model\x12+\n\x08problems\x18\x02 \x03(\x0b\x32\x19.conveyor.v1.ModelProblem\">\n\x0cModelProblem\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0f\n\x07message\x18\x03 \x01(\t\"0\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.conveyor.v1.Model\" \n\x10LoadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"7\n\x11LoadModelResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.conveyor.v1.Model\"_\n\x12UnloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"1\n\x13UnloadModelResponse\x12\x1a\n\x12num_ended_sessions\x18\x01 \x01(\x03*Y\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11MODEL_STATE_READY\x10\x01\x12\x17\n\x13MODEL_STATE_RETIRED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'conveyor.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODEL']._serialized_start=67
-  _globals['_MODEL']._serialized_end=233
-  _globals['_SIGNATURE']._serialized_start=236
-  _globals['_SIGNATURE']._serialized_end=471
-  _globals['_TENSORSPEC']._serialized_start=473
-  _globals['_TENSORSPEC']._serialized_end=574
-  _globals['_LISTMODELSREQUEST']._serialized_start=576
-  _globals['_LISTMODELSREQUEST']._serialized_end=595
-  _globals['_LISTMODELSRESPONSE']._serialized_start=597
-  _globals['_LISTMODELSRESPONSE']._serialized_end=653
-  _globals['_GETMODELREQUEST']._serialized_start=655
-  _globals['_GETMODELREQUEST']._serialized_end=703
-  _globals['_GETMODELRESPONSE']._serialized_start=705
-  _globals['_GETMODELRESPONSE']._serialized_end=758
+  _globals['_MODELSTATE']._serialized_start=1289
+  _globals['_MODELSTATE']._serialized_end=1378
+  _globals['_MODEL']._serialized_start=99
+  _globals['_MODEL']._serialized_end=369
+  _globals['_MODELALIAS']._serialized_start=371
+  _globals['_MODELALIAS']._serialized_end=414
+  _globals['_SIGNATURE']._serialized_start=417
+  _globals['_SIGNATURE']._serialized_end=652
+  _globals['_TENSORSPEC']._serialized_start=654
+  _globals['_TENSORSPEC']._serialized_end=755
+  _globals['_LISTMODELSREQUEST']._serialized_start=757
+  _globals['_LISTMODELSREQUEST']._serialized_end=776
+  _globals['_LISTMODELSRESPONSE']._serialized_start=778
+  _globals['_LISTMODELSRESPONSE']._serialized_end=879
+  _globals['_MODELPROBLEM']._serialized_start=881
+  _globals['_MODELPROBLEM']._serialized_end=943
+  _globals['_GETMODELREQUEST']._serialized_start=945
+  _globals['_GETMODELREQUEST']._serialized_end=993
+  _globals['_GETMODELRESPONSE']._serialized_start=995
+  _globals['_GETMODELRESPONSE']._serialized_end=1048
+  _globals['_LOADMODELREQUEST']._serialized_start=1050
+  _globals['_LOADMODELREQUEST']._serialized_end=1082
+  _globals['_LOADMODELRESPONSE']._serialized_start=1084
+  _globals['_LOADMODELRESPONSE']._serialized_end=1139
+  _globals['_UNLOADMODELREQUEST']._serialized_start=1141
+  _globals['_UNLOADMODELREQUEST']._serialized_end=1236
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=1238
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=1287
 # @@protoc_insertion_point(module_scope)

@@ -85,6 +85,16 @@ class SequenceServiceStub(object):
                 request_serializer=conveyor_dot_v1_dot_model__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=conveyor_dot_v1_dot_model__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.LoadModel = channel.unary_unary(
+                '/conveyor.v1.SequenceService/LoadModel',
+                request_serializer=conveyor_dot_v1_dot_model__pb2.LoadModelRequest.SerializeToString,
+                response_deserializer=conveyor_dot_v1_dot_model__pb2.LoadModelResponse.FromString,
+                _registered_method=True)
+        self.UnloadModel = channel.unary_unary(
+                '/conveyor.v1.SequenceService/UnloadModel',
+                request_serializer=conveyor_dot_v1_dot_model__pb2.UnloadModelRequest.SerializeToString,
+                response_deserializer=conveyor_dot_v1_dot_model__pb2.UnloadModelResponse.FromString,
+                _registered_method=True)
         self.OpenSession = channel.unary_unary(
                 '/conveyor.v1.SequenceService/OpenSession',
                 request_serializer=conveyor_dot_v1_dot_session__pb2.OpenSessionRequest.SerializeToString,
@@ -204,16 +214,47 @@ class SequenceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LoadModel(self, request, context):
+        """Brings a model to what its folder and its settings say now: loads and warms up what
+        is wanted of it, then lets go of what is not.
+
+        No session is hurt. A version that is loaded already stays as it is, with its
+        sessions; on one that is let go they go on until they end, for the server's
+        `unload_timeout` at most. A version whose files have become another model is refused.
+
+        NOT_FOUND if the folder has no such model, FAILED_PRECONDITION with the reason if it
+        cannot be served so: what was loaded before stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadModel(self, request, context):
+        """Unloads a version of a model, or all, and answers when it is done.
+
+        No more sessions are opened on it. Those that it has go on until they end; when
+        `timeout` is over, those that are left finish the work that was accepted and are
+        ended with END_REASON_UNLOADED. A server with a store has stored them: if the version
+        is loaded again they can be resumed. The model stays unloaded until LoadModel. A
+        cancelled call does not stop the unloading.
+
+        NOT_FOUND if no such model or version is loaded, INVALID_ARGUMENT for a malformed
+        time, ABORTED if LoadModel called it back meanwhile.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def OpenSession(self, request, context):
         """Opens a session at position 0 in the model's initial state, or in the one that
         its contexts give it.
 
         The session stays on the model version it was opened on. It ends when it is
-        closed, when it has been idle for `idle_timeout`, when it is older than
+        closed, when its version is unloaded, when it has been idle for `idle_timeout`, when it is older than
         `max_lifetime`, or when the server stops without a store. It may be kept in host
         memory while others use the device; a client notices only time.
 
-        NOT_FOUND for an unknown model, ALREADY_EXISTS for an id in use,
+        NOT_FOUND for an unknown model, version or alias, ALREADY_EXISTS for an id in use,
         INVALID_ARGUMENT for a malformed id, time or context, FAILED_PRECONDITION for
         durability where there is no store, RESOURCE_EXHAUSTED when the server holds as
         many sessions as it may, UNAVAILABLE while it drains or its store does not answer.
@@ -252,8 +293,9 @@ class SequenceServiceServicer(object):
         OUT_OF_RANGE with the position from which to send again.
 
         NOT_FOUND if neither has it, FAILED_PRECONDITION if every checkpoint is ahead of
-        the client, or its model is not loaded here; UNAVAILABLE while the store does not
-        answer.
+        the client, or its model is not loaded here and cannot be; UNAVAILABLE while the store
+        does not answer. A version that is not wanted any more, but still in the server's
+        folder, is loaded for the sessions that are left on it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -387,6 +429,16 @@ def add_SequenceServiceServicer_to_server(servicer, server):
                     servicer.GetModel,
                     request_deserializer=conveyor_dot_v1_dot_model__pb2.GetModelRequest.FromString,
                     response_serializer=conveyor_dot_v1_dot_model__pb2.GetModelResponse.SerializeToString,
+            ),
+            'LoadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadModel,
+                    request_deserializer=conveyor_dot_v1_dot_model__pb2.LoadModelRequest.FromString,
+                    response_serializer=conveyor_dot_v1_dot_model__pb2.LoadModelResponse.SerializeToString,
+            ),
+            'UnloadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadModel,
+                    request_deserializer=conveyor_dot_v1_dot_model__pb2.UnloadModelRequest.FromString,
+                    response_serializer=conveyor_dot_v1_dot_model__pb2.UnloadModelResponse.SerializeToString,
             ),
             'OpenSession': grpc.unary_unary_rpc_method_handler(
                     servicer.OpenSession,
@@ -541,6 +593,60 @@ class SequenceService(object):
             '/conveyor.v1.SequenceService/GetModel',
             conveyor_dot_v1_dot_model__pb2.GetModelRequest.SerializeToString,
             conveyor_dot_v1_dot_model__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/conveyor.v1.SequenceService/LoadModel',
+            conveyor_dot_v1_dot_model__pb2.LoadModelRequest.SerializeToString,
+            conveyor_dot_v1_dot_model__pb2.LoadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/conveyor.v1.SequenceService/UnloadModel',
+            conveyor_dot_v1_dot_model__pb2.UnloadModelRequest.SerializeToString,
+            conveyor_dot_v1_dot_model__pb2.UnloadModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

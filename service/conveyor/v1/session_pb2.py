@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63onveyor/v1/session.proto\x12\x0b\x63onveyor.v1\x1a\x18\x63onveyor/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x02\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\x03\x12\x10\n\x08position\x18\x04 \x01(\x03\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\tresidence\x18\x08 \x01(\x0e\x32\x16.conveyor.v1.Residence\x12\x13\n\x0bstate_bytes\x18\t \x01(\x03\x12+\n\ndurability\x18\n \x01(\x0b\x32\x17.conveyor.v1.Durability\x12\x1d\n\x10\x64urable_position\x18\x0b \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x65poch\x18\x0c \x01(\x04\x42\x13\n\x11_durable_position\"v\n\nDurability\x12)\n\x04mode\x18\x01 \x01(\x0e\x32\x1b.conveyor.v1.DurabilityMode\x12\x13\n\x0b\x65very_steps\x18\x02 \x01(\x05\x12(\n\x05\x65very\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x85\x03\n\x12OpenSessionRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12/\n\x0cidle_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_lifetime\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12?\n\x08\x63ontexts\x18\x07 \x03(\x0b\x32-.conveyor.v1.OpenSessionRequest.ContextsEntry\x12+\n\ndurability\x18\x08 \x01(\x0b\x32\x17.conveyor.v1.Durability\x1a\x44\n\rContextsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.conveyor.v1.Tensor:\x02\x38\x01\x42\x07\n\x05_seed\"<\n\x13OpenSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.conveyor.v1.Session\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\";\n\x12GetSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.conveyor.v1.Session\"o\n\x14ResumeSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x1e\n\x11received_position\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x42\x14\n\x12_received_position\">\n\x15ResumeSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.conveyor.v1.Session\"\xad\x01\n\x12\x46orkSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x15\n\x08position\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\x0enew_session_id\x18\x03 \x01(\t\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x01\x88\x01\x01\x12+\n\ndurability\x18\x05 \x01(\x0b\x32\x17.conveyor.v1.DurabilityB\x0b\n\t_positionB\x07\n\x05_seed\"<\n\x13\x46orkSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.conveyor.v1.Session\"N\n\x14\x45xportSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x15\n\x08position\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x0b\n\t_position\"=\n\x15\x45xportSessionResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12\x10\n\x08position\x18\x02 \x01(\x03\"\xe9\x01\n\x14ImportSessionRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x11\n\x04seed\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12/\n\x0cidle_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_lifetime\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\ndurability\x18\x06 \x01(\x0b\x32\x17.conveyor.v1.DurabilityB\x07\n\x05_seed\">\n\x15ImportSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.conveyor.v1.Session\"`\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x12\n\nmodel_name\x18\x03 \x01(\t\x12\x0e\n\x06stored\x18\x04 \x01(\x08\"k\n\x14ListSessionsResponse\x12&\n\x08sessions\x18\x01 \x03(\x0b\x32\x14.conveyor.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x03\")\n\x13\x43loseSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"(\n\x14\x43loseSessionResponse\x12\x10\n\x08position\x18\x01 \x01(\x03*\x80\x01\n\x0e\x44urabilityMode\x12\x1f\n\x1b\x44URABILITY_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44URABILITY_MODE_NONE\x10\x01\x12\x19\n\x15\x44URABILITY_MODE_ASYNC\x10\x02\x12\x18\n\x14\x44URABILITY_MODE_SYNC\x10\x03*k\n\tResidence\x12\x19\n\x15RESIDENCE_UNSPECIFIED\x10\x00\x12\x16\n\x12RESIDENCE_RESIDENT\x10\x01\x12\x15\n\x11RESIDENCE_SPILLED\x10\x02\x12\x14\n\x10RESIDENCE_STORED\x10\x03*\xb3\x01\n\tEndReason\x12\x1a\n\x16\x45ND_REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45ND_REASON_CLOSED\x10\x01\x12\x13\n\x0f\x45ND_REASON_IDLE\x10\x02\x12\x17\n\x13\x45ND_REASON_LIFETIME\x10\x03\x12\x16\n\x12\x45ND_REASON_DRAINED\x10\x04\x12\x17\n\x13\x45ND_REASON_UNLOADED\x10\x05\x12\x14\n\x10\x45ND_REASON_MOVED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63onveyor/v1/session.proto\x12\x0b\x63onveyor.v1\x1a\x18\x63onveyor/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x02\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\x03\x12\x10\n\x08position\x18\x04 \x01(\x03\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\tresidence\x18\x08 \x01(\x0e\x32\x16.conveyor.v1.Residence\x12\x13\n\x0bstate_bytes\x18\t \x01(\x03\x12+\n\ndurability\x18\n \x01(\x0b\x32\x17.conveyor.v1.Durability\x12\x1d\n\x10\x64urable_position\x18\x0b \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x65poch\x18\x0c \x01(\x04\x42\x13\n\x11_durable_position\"v\n\nDurability\x12)\n\x04mode\x18\x01 \x01(\x0e\x32\x1b.conveyor.v1.DurabilityMode\x12\x13\n\x0b\x65very_steps\x18\x02 \x01(\x05\x12(\n\x05\x65very\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9a\x03\n\x12OpenSessionRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12/\n\x0cidle_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_lifetime\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12?\n\x08\x63ontexts\x18\x07 \x03(\x0b\x32-.conveyor.v1.OpenSessionRequest.ContextsEntry\x12+\n\ndurability\x18\x08 \x01(\x0b\x32\x17.conveyor.v1.Durability\x12\x13\n\x0bmodel_alias\x18\t \x01(\t\x1a\x44\n\rContextsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.conveyor.v1.Tensor:\x02\x38\x01\x42\x07\n\x05_seed\"<\n\x13OpenSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.conveyor.v1.Session\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\";\n\x12GetSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.conveyor.v1.Session\"o\n\x14ResumeSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x1e\n\x11received_position\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x42\x14\n\x12_received_position\">\n\x15ResumeSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.conveyor.v1.Session\"\xad\x01\n\x12\x46orkSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x15\n\x08position\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\x0enew_session_id\x18\x03 \x01(\t\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x01\x88\x01\x01\x12+\n\ndurability\x18\x05 \x01(\x0b\x32\x17.conveyor.v1.DurabilityB\x0b\n\t_positionB\x07\n\x05_seed\"<\n\x13\x46orkSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.conveyor.v1.Session\"N\n\x14\x45xportSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x15\n\x08position\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x0b\n\t_position\"=\n\x15\x45xportSessionResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12\x10\n\x08position\x18\x02 \x01(\x03\"\xe9\x01\n\x14ImportSessionRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x11\n\x04seed\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12/\n\x0cidle_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_lifetime\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\ndurability\x18\x06 \x01(\x0b\x32\x17.conveyor.v1.DurabilityB\x07\n\x05_seed\">\n\x15ImportSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.conveyor.v1.Session\"`\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x12\n\nmodel_name\x18\x03 \x01(\t\x12\x0e\n\x06stored\x18\x04 \x01(\x08\"k\n\x14ListSessionsResponse\x12&\n\x08sessions\x18\x01 \x03(\x0b\x32\x14.conveyor.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x03\")\n\x13\x43loseSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"(\n\x14\x43loseSessionResponse\x12\x10\n\x08position\x18\x01 \x01(\x03*\x80\x01\n\x0e\x44urabilityMode\x12\x1f\n\x1b\x44URABILITY_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44URABILITY_MODE_NONE\x10\x01\x12\x19\n\x15\x44URABILITY_MODE_ASYNC\x10\x02\x12\x18\n\x14\x44URABILITY_MODE_SYNC\x10\x03*k\n\tResidence\x12\x19\n\x15RESIDENCE_UNSPECIFIED\x10\x00\x12\x16\n\x12RESIDENCE_RESIDENT\x10\x01\x12\x15\n\x11RESIDENCE_SPILLED\x10\x02\x12\x14\n\x10RESIDENCE_STORED\x10\x03*\xb3\x01\n\tEndReason\x12\x1a\n\x16\x45ND_REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45ND_REASON_CLOSED\x10\x01\x12\x13\n\x0f\x45ND_REASON_IDLE\x10\x02\x12\x17\n\x13\x45ND_REASON_LIFETIME\x10\x03\x12\x16\n\x12\x45ND_REASON_DRAINED\x10\x04\x12\x17\n\x13\x45ND_REASON_UNLOADED\x10\x05\x12\x14\n\x10\x45ND_REASON_MOVED\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,48 +36,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_OPENSESSIONREQUEST_CONTEXTSENTRY']._loaded_options = None
   _globals['_OPENSESSIONREQUEST_CONTEXTSENTRY']._serialized_options = b'8\001'
-  _globals['_DURABILITYMODE']._serialized_start=2341
-  _globals['_DURABILITYMODE']._serialized_end=2469
-  _globals['_RESIDENCE']._serialized_start=2471
-  _globals['_RESIDENCE']._serialized_end=2578
-  _globals['_ENDREASON']._serialized_start=2581
-  _globals['_ENDREASON']._serialized_end=2760
+  _globals['_DURABILITYMODE']._serialized_start=2362
+  _globals['_DURABILITYMODE']._serialized_end=2490
+  _globals['_RESIDENCE']._serialized_start=2492
+  _globals['_RESIDENCE']._serialized_end=2599
+  _globals['_ENDREASON']._serialized_start=2602
+  _globals['_ENDREASON']._serialized_end=2781
   _globals['_SESSION']._serialized_start=134
   _globals['_SESSION']._serialized_end=512
   _globals['_DURABILITY']._serialized_start=514
   _globals['_DURABILITY']._serialized_end=632
   _globals['_OPENSESSIONREQUEST']._serialized_start=635
-  _globals['_OPENSESSIONREQUEST']._serialized_end=1024
-  _globals['_OPENSESSIONREQUEST_CONTEXTSENTRY']._serialized_start=947
-  _globals['_OPENSESSIONREQUEST_CONTEXTSENTRY']._serialized_end=1015
-  _globals['_OPENSESSIONRESPONSE']._serialized_start=1026
-  _globals['_OPENSESSIONRESPONSE']._serialized_end=1086
-  _globals['_GETSESSIONREQUEST']._serialized_start=1088
-  _globals['_GETSESSIONREQUEST']._serialized_end=1127
-  _globals['_GETSESSIONRESPONSE']._serialized_start=1129
-  _globals['_GETSESSIONRESPONSE']._serialized_end=1188
-  _globals['_RESUMESESSIONREQUEST']._serialized_start=1190
-  _globals['_RESUMESESSIONREQUEST']._serialized_end=1301
-  _globals['_RESUMESESSIONRESPONSE']._serialized_start=1303
-  _globals['_RESUMESESSIONRESPONSE']._serialized_end=1365
-  _globals['_FORKSESSIONREQUEST']._serialized_start=1368
-  _globals['_FORKSESSIONREQUEST']._serialized_end=1541
-  _globals['_FORKSESSIONRESPONSE']._serialized_start=1543
-  _globals['_FORKSESSIONRESPONSE']._serialized_end=1603
-  _globals['_EXPORTSESSIONREQUEST']._serialized_start=1605
-  _globals['_EXPORTSESSIONREQUEST']._serialized_end=1683
-  _globals['_EXPORTSESSIONRESPONSE']._serialized_start=1685
-  _globals['_EXPORTSESSIONRESPONSE']._serialized_end=1746
-  _globals['_IMPORTSESSIONREQUEST']._serialized_start=1749
-  _globals['_IMPORTSESSIONREQUEST']._serialized_end=1982
-  _globals['_IMPORTSESSIONRESPONSE']._serialized_start=1984
-  _globals['_IMPORTSESSIONRESPONSE']._serialized_end=2046
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=2048
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=2144
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=2146
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=2253
-  _globals['_CLOSESESSIONREQUEST']._serialized_start=2255
-  _globals['_CLOSESESSIONREQUEST']._serialized_end=2296
-  _globals['_CLOSESESSIONRESPONSE']._serialized_start=2298
-  _globals['_CLOSESESSIONRESPONSE']._serialized_end=2338
+  _globals['_OPENSESSIONREQUEST']._serialized_end=1045
+  _globals['_OPENSESSIONREQUEST_CONTEXTSENTRY']._serialized_start=968
+  _globals['_OPENSESSIONREQUEST_CONTEXTSENTRY']._serialized_end=1036
+  _globals['_OPENSESSIONRESPONSE']._serialized_start=1047
+  _globals['_OPENSESSIONRESPONSE']._serialized_end=1107
+  _globals['_GETSESSIONREQUEST']._serialized_start=1109
+  _globals['_GETSESSIONREQUEST']._serialized_end=1148
+  _globals['_GETSESSIONRESPONSE']._serialized_start=1150
+  _globals['_GETSESSIONRESPONSE']._serialized_end=1209
+  _globals['_RESUMESESSIONREQUEST']._serialized_start=1211
+  _globals['_RESUMESESSIONREQUEST']._serialized_end=1322
+  _globals['_RESUMESESSIONRESPONSE']._serialized_start=1324
+  _globals['_RESUMESESSIONRESPONSE']._serialized_end=1386
+  _globals['_FORKSESSIONREQUEST']._serialized_start=1389
+  _globals['_FORKSESSIONREQUEST']._serialized_end=1562
+  _globals['_FORKSESSIONRESPONSE']._serialized_start=1564
+  _globals['_FORKSESSIONRESPONSE']._serialized_end=1624
+  _globals['_EXPORTSESSIONREQUEST']._serialized_start=1626
+  _globals['_EXPORTSESSIONREQUEST']._serialized_end=1704
+  _globals['_EXPORTSESSIONRESPONSE']._serialized_start=1706
+  _globals['_EXPORTSESSIONRESPONSE']._serialized_end=1767
+  _globals['_IMPORTSESSIONREQUEST']._serialized_start=1770
+  _globals['_IMPORTSESSIONREQUEST']._serialized_end=2003
+  _globals['_IMPORTSESSIONRESPONSE']._serialized_start=2005
+  _globals['_IMPORTSESSIONRESPONSE']._serialized_end=2067
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=2069
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=2165
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=2167
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=2274
+  _globals['_CLOSESESSIONREQUEST']._serialized_start=2276
+  _globals['_CLOSESESSIONREQUEST']._serialized_end=2317
+  _globals['_CLOSESESSIONRESPONSE']._serialized_start=2319
+  _globals['_CLOSESESSIONRESPONSE']._serialized_end=2359
 # @@protoc_insertion_point(module_scope)

@@ -90,7 +90,7 @@ class Durability(_message.Message):
     def __init__(self, mode: _Optional[_Union[DurabilityMode, str]] = ..., every_steps: _Optional[int] = ..., every: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class OpenSessionRequest(_message.Message):
-    __slots__ = ("model_name", "model_version", "session_id", "seed", "idle_timeout", "max_lifetime", "contexts", "durability")
+    __slots__ = ("model_name", "model_version", "session_id", "seed", "idle_timeout", "max_lifetime", "contexts", "durability", "model_alias")
     class ContextsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -106,6 +106,7 @@ class OpenSessionRequest(_message.Message):
     MAX_LIFETIME_FIELD_NUMBER: _ClassVar[int]
     CONTEXTS_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ALIAS_FIELD_NUMBER: _ClassVar[int]
     model_name: str
     model_version: int
     session_id: str
@@ -114,7 +115,8 @@ class OpenSessionRequest(_message.Message):
     max_lifetime: _duration_pb2.Duration
     contexts: _containers.MessageMap[str, _tensor_pb2.Tensor]
     durability: Durability
-    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., session_id: _Optional[str] = ..., seed: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_lifetime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., contexts: _Optional[_Mapping[str, _tensor_pb2.Tensor]] = ..., durability: _Optional[_Union[Durability, _Mapping]] = ...) -> None: ...
+    model_alias: str
+    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., session_id: _Optional[str] = ..., seed: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_lifetime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., contexts: _Optional[_Mapping[str, _tensor_pb2.Tensor]] = ..., durability: _Optional[_Union[Durability, _Mapping]] = ..., model_alias: _Optional[str] = ...) -> None: ...
 
 class OpenSessionResponse(_message.Message):
     __slots__ = ("session",)

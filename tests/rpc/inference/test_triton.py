@@ -225,9 +225,9 @@ def test_requests_and_runs_are_counted(triton: Triton) -> None:
         ("unregister_cuda_shared_memory", ("a",), "UNIMPLEMENTED", "shared memory"),
         ("get_trace_settings", (), "UNIMPLEMENTED", "traces"),
         ("get_log_settings", (), "UNIMPLEMENTED", "log"),
-        ("load_model", ("none",), "UNAVAILABLE", "loaded when the server starts"),
+        ("load_model", ("none",), "NOT_FOUND", "no model 'none' in the server's folder"),
         ("load_model", ("tiny", None, "{}"), "UNIMPLEMENTED", "parameters"),
-        ("unload_model", ("tiny",), "UNIMPLEMENTED", "stay loaded"),
+        ("unload_model", ("none",), "NOT_FOUND", "no model 'none' is loaded"),
         ("get_model_metadata", ("none",), "NOT_FOUND", "'none'"),
         ("get_model_metadata", ("tiny", "one"), "INVALID_ARGUMENT", "version"),
     ],
@@ -240,9 +240,10 @@ def test_what_is_refused_is_told(triton: Triton, call: str, arguments: Any, stat
     assert text in message
 
 
-def test_a_loaded_model_may_be_loaded(triton: Triton) -> None:
-    """Clients that load before they use are not disappointed."""
-    assert triton("refused", call="load_model", arguments=("tiny",)) is None
+def test_models_are_loaded_and_unloaded(triton: Triton) -> None:
+    """Clients that load before they use are not disappointed, nor are those that unload."""
+    for call in ("load_model", "unload_model", "load_model"):
+        assert triton("refused", call=call, arguments=("tiny",)) is None
 
 
 def test_the_messages_are_the_public_ones(triton: Triton) -> None:

@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 
 from conveyor.engine.engine import Engine
-from conveyor.inference import model_config_pb2, model_pb2
+from conveyor.engine.engines import Engines
+from conveyor.inference import model_config_pb2, model_pb2, repository_pb2
+from conveyor.repository import Repository
 from conveyor.rpc.inference.layout import Layout
 from conveyor.rpc.inference.tensors import DATATYPES
 from conveyor.signature import TensorSpec
@@ -47,6 +49,24 @@ def config_message(engine: Engine, layout: Layout) -> model_config_pb2.ModelConf
     else:
         config.dynamic_batching.SetInParent()
     return config
+
+
+def index_message(
+    engines: Engines, repository: Repository, *, only_ready: bool
+) -> repository_pb2.RepositoryIndexResponse:
+    """What is loaded and, unless it is to be left out, what is leaving or cannot be served, with the reason."""
+    response = repository_pb2.RepositoryIndexResponse()
+    problems = dict(sorted(repository.problems.items()))
+    for engine in engines.all():
+        reason = problems.pop((engine.name, engine.version), "")
+        is_retired = engines.is_retired(engine)
+        if not (only_ready and is_retired):
+            state = "UNLOADING" if is_retired else "READY"
+            response.models.add(name=engine.name, version=str(engine.version), state=state, reason=reason)
+    if not only_ready:
+        for (name, version), reason in problems.items():
+            response.models.add(name=name, version=str(version or ""), state="UNAVAILABLE", reason=reason)
+    return response
 
 
 def _dims(layout: Layout, spec: TensorSpec) -> list[int]:

@@ -8,6 +8,7 @@ from conveyor.engine.engines import Engines
 from conveyor.engine.work import Answer
 from conveyor.inference import infer_pb2
 from conveyor.rpc.inference.layout import Layout
+from conveyor.rpc.inference.parameters import read_parameters
 from conveyor.rpc.inference.request import Asked, read_request, read_version
 from conveyor.rpc.inference.rows import Rows
 from conveyor.rpc.inference.sequences import Sequences
@@ -37,10 +38,12 @@ class Inference:
             ConveyorError: it was refused or failed.
         """
         arrived = time.perf_counter()
-        engine = self._engines.of_model(request.model_name, read_version(request.model_version, "model_version"))
+        version = read_version(request.model_version, "model_version")
+        parameters = read_parameters(request.parameters)
+        engine = self._sequences.engine_of(request.model_name, version, parameters)
         tallies, layout = self._statistics.of(engine), self.layout_of(engine)
         try:
-            asked = read_request(request, layout)
+            asked = read_request(request, layout, parameters)
             read = time.perf_counter()
             answers = await self._run(engine, layout, asked, deadline)
         except Exception:

@@ -9,7 +9,7 @@ from conveyor.errors import InvalidArgument
 from conveyor.inference import infer_pb2
 from conveyor.rpc.inference.controls import control_value
 from conveyor.rpc.inference.layout import Layout, context_value
-from conveyor.rpc.inference.parameters import Parameters, read_parameters, refuse_parameters
+from conveyor.rpc.inference.parameters import Parameters, refuse_parameters
 from conveyor.rpc.inference.tensors import read_tensor
 from conveyor.signature import ContextSpec, TensorSpec
 
@@ -27,14 +27,14 @@ class Asked:
     rows: list[dict[str, Array]]
 
 
-def read_request(request: infer_pb2.ModelInferRequest, layout: Layout) -> Asked:
-    """Reads a request to the model of this layout.
+def read_request(request: infer_pb2.ModelInferRequest, layout: Layout, parameters: Parameters) -> Asked:
+    """Reads a request to the model of this layout; `parameters` are its own.
 
     Raises:
-        InvalidArgument: a tensor or parameter is missing, unknown, given twice or malformed.
+        InvalidArgument: a tensor is missing, unknown, given twice or malformed.
         Unimplemented: it asks for what is not served.
     """
-    parameters, want = read_parameters(request.parameters), _read_want(request, layout)
+    want = _read_want(request, layout)
     # Clients of Triton send a constant with every request: that of the first one counts.
     is_start = parameters.is_start or not layout.is_sequence
     contexts = {name: spec for name, spec in layout.contexts.items() if is_start or spec.is_constant}

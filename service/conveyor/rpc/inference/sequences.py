@@ -8,8 +8,10 @@ from weakref import WeakValueDictionary
 from conveyor.engine.durability import NOT_STORED, Mode
 from conveyor.engine.engine import Engine
 from conveyor.engine.engines import Engines
+from conveyor.engine.table import new_session_id
 from conveyor.engine.work import Answer, Array, OpenOptions
 from conveyor.errors import InvalidArgument, NotFound, Unavailable
+from conveyor.rpc.inference.parameters import Parameters
 from conveyor.rpc.inference.request import Asked
 from conveyor.rpc.inference.run import run
 
@@ -27,6 +29,23 @@ class Sequences:
         self._durability = engines.durability if is_sync else NOT_STORED
         # An entry lasts for as long as a request holds the lock or waits for it.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def engine_of(self, model: str, version: int, parameters: Parameters) -> Engine:
+        """The engine that a request is for: its sequence's, which need not be the newest; else one to begin on.
+
+        Raises:
+            NotFound: no such model or version is loaded, or it is being unloaded.
+        """
+        session_id = f"{model}/{parameters.sequence_id}"
+        if not parameters.sequence_id:
+            return self._engines.to_open(model, version, "", new_session_id())
+        if parameters.is_start:
+            return self._engines.to_open(model, version, "", session_id)
+        if self._engines.is_here(session_id):
+            held = self._engines.of_session(session_id)
+            if held.name == model and version in (0, held.version):
+                return held
+        return self._engines.of_model(model, version)
 
     async def advance(self, engine: Engine, asked: Asked, deadline: float) -> Answer:
         """Begins the sequence if it is told to, steps it, and ends it if it is told to.
@@ -71,7 +90,11 @@ class Sequences:
         view = await self._engines.view(session_id)
         if view.model_name != engine.name or view.durability.mode is Mode.ASYNC:
             raise NotFound(f"session_id: {session_id} is no sequence that can be gone on with")
-        return await self._engines.holding(session_id)
+        held = await self._engines.holding(session_id)
+        if held.signature != engine.signature:
+            # It was read as one to the newest version; the next request of the sequence will be to its own.
+            raise Unavailable(f"the sequence was taken up on version {held.version}: send the request again")
+        return held
 
     async def _step(self, engine: Engine, session_id: str, asked: Asked, deadline: float) -> Answer:
         position = engine.get(session_id).position

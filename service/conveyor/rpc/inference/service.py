@@ -17,7 +17,8 @@ from conveyor.inference import (
     server_pb2,
     statistics_pb2,
 )
-from conveyor.rpc.inference.describe import config_message, metadata_message
+from conveyor.repository import Repository
+from conveyor.rpc.inference.describe import config_message, index_message, metadata_message
 from conveyor.rpc.inference.infer import Inference
 from conveyor.rpc.inference.request import read_version
 from conveyor.rpc.inference.statistics import Statistics
@@ -32,8 +33,11 @@ EXTENSIONS = ("sequence", "model_configuration", "model_repository", "statistics
 class InferenceServicer(inference_service_pb2_grpc.GRPCInferenceServiceServicer):
     """Raises domain errors; the interceptor makes statuses of them. `is_ready` tells whether the server takes work."""
 
-    def __init__(self, engines: Engines, metrics: Metrics, is_ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, engines: Engines, repository: Repository, metrics: Metrics, is_ready: Callable[[], bool]
+    ) -> None:
         self._engines = engines
+        self._repository = repository
         self._is_ready = is_ready
         self._statistics = Statistics(metrics)
         self._inference = Inference(engines, self._statistics)
@@ -100,10 +104,7 @@ class InferenceServicer(inference_service_pb2_grpc.GRPCInferenceServiceServicer)
         self, request: repository_pb2.RepositoryIndexRequest, context: Context
     ) -> repository_pb2.RepositoryIndexResponse:
         _check_repository(request.repository_name)
-        response = repository_pb2.RepositoryIndexResponse()
-        for engine in self._engines.all():
-            response.models.add(name=engine.name, version=str(engine.version), state="READY")
-        return response
+        return index_message(self._engines, self._repository, only_ready=request.ready)
 
     async def RepositoryModelLoad(
         self, request: repository_pb2.RepositoryModelLoadRequest, context: Context
@@ -111,14 +112,15 @@ class InferenceServicer(inference_service_pb2_grpc.GRPCInferenceServiceServicer)
         _check_repository(request.repository_name)
         if request.parameters:
             raise Unimplemented("parameters: a model is loaded as it lies in the server's folder")
-        try:
-            self._engines.of_model(request.model_name)
-        except NotFound as error:
-            raise Unavailable(f"model_name: {error.message}; models are loaded when the server starts") from None
+        await self._repository.load(request.model_name)
         return repository_pb2.RepositoryModelLoadResponse()
 
-    async def RepositoryModelUnload(self, request: Any, context: Context) -> NoReturn:
-        raise Unimplemented("models stay loaded while the server runs")
+    async def RepositoryModelUnload(
+        self, request: repository_pb2.RepositoryModelUnloadRequest, context: Context
+    ) -> repository_pb2.RepositoryModelUnloadResponse:
+        _check_repository(request.repository_name)
+        await self._repository.unload(request.model_name)
+        return repository_pb2.RepositoryModelUnloadResponse()
 
     async def _refuse_memory(self, request: Any, context: Context) -> NoReturn:
         raise Unimplemented("shared memory is not served: tensors travel in messages")

@@ -1,0 +1,106 @@
+"""The repository's calls of the Open Inference Protocol, and sequences while versions come and go."""
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from conveyor.inference import infer_pb2, inference_service_pb2_grpc, repository_pb2
+from tests.models import make_model, save_model
+from tests.rpc.conftest import StartServer
+from tests.rpc.requests import failure_of
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A repository with version 1 of `lm`, of 20 tokens."""
+    save_model(tmp_path / "lm" / "1", make_model(vocabulary_size=20, seed=1)[0])
+    return tmp_path
+
+
+async def index(oip: Any, *, ready: bool = False) -> list[tuple[str, str, str]]:
+    """Name, version and state of all."""
+    response = await oip.RepositoryIndex(repository_pb2.RepositoryIndexRequest(ready=ready))
+    return [(model.name, model.version, model.state) for model in response.models]
+
+
+async def infer(oip: Any, sequence: int, token: int, **fields: Any) -> infer_pb2.ModelInferResponse:
+    """A step of a sequence."""
+    request = infer_pb2.ModelInferRequest(model_name="lm", raw_input_contents=[np.array([token], np.int64).tobytes()])
+    request.inputs.add(name="tokens", datatype="INT64", shape=[1, 1])
+    request.parameters["sequence_id"].int64_param = sequence
+    for name, value in fields.items():
+        request.parameters[name].bool_param = value
+    response: infer_pb2.ModelInferResponse = await oip.ModelInfer(request)
+    return response
+
+
+async def load(oip: Any) -> None:
+    """Has the server load `lm`."""
+    await oip.RepositoryModelLoad(repository_pb2.RepositoryModelLoadRequest(model_name="lm"))
+
+
+async def test_sequences_stay_on_their_version(models: Path, oip: Any) -> None:
+    """A sequence goes on on the version that it began on, with its tensors, and a new one begins on the new version."""
+    first = await infer(oip, 1, 19, sequence_start=True)
+    save_model(models / "lm" / "2", make_model(vocabulary_size=10, seed=2)[0])
+    await load(oip)
+
+    assert await index(oip) == [("lm", "1", "UNLOADING"), ("lm", "2", "READY")]
+    assert await index(oip, ready=True) == [("lm", "2", "READY")]
+    again = await infer(oip, 1, 19)
+    new = await infer(oip, 2, 9, sequence_start=True)
+    assert [(each.model_version, list(each.outputs[0].shape)) for each in (first, again, new)] == [
+        ("1", [1, 1, 20]),
+        ("1", [1, 1, 20]),
+        ("2", [1, 1, 10]),
+    ]
+    assert (await failure_of(infer(oip, 2, 19))).code is grpc.StatusCode.INVALID_ARGUMENT
+    restarted = await infer(oip, 1, 9, sequence_start=True)
+    assert restarted.model_version == "2"
+
+
+async def test_a_stored_sequence_goes_on_on_its_version(models: Path, start: StartServer, tmp_path: Path) -> None:
+    """Of a server that began on a newer one too: whose tensors differ is told to send its first request once more."""
+    fields = {"store": "sqlite", "state_dir": tmp_path / ".state"}
+    server = await start(**fields)
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        await infer(inference_service_pb2_grpc.GRPCInferenceServiceStub(channel), 1, 19, sequence_start=True)
+        await server.drain()
+    save_model(models / "lm" / "2", make_model(vocabulary_size=10, seed=2)[0])
+    server = await start(**fields)
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        oip: Any = inference_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        refused = await failure_of(infer(oip, 1, 3))
+        assert refused.code is grpc.StatusCode.UNAVAILABLE
+        assert "taken up on version 1: send the request again" in refused.message
+        assert (await infer(oip, 1, 19)).model_version == "1"
+
+
+async def test_a_model_is_unloaded_and_loaded(oip: Any) -> None:
+    """Sequences that are under way go on; new ones cannot begin until it is loaded again."""
+    await infer(oip, 1, 3, sequence_start=True)
+    await oip.RepositoryModelUnload(repository_pb2.RepositoryModelUnloadRequest(model_name="lm"))
+
+    assert await index(oip) == [("lm", "1", "UNLOADING")]
+    assert await index(oip, ready=True) == []
+    await infer(oip, 1, 4)
+    assert (await failure_of(infer(oip, 2, 3, sequence_start=True))).code is grpc.StatusCode.NOT_FOUND
+    await load(oip)
+    await infer(oip, 1, 4)
+    await infer(oip, 2, 3, sequence_start=True)
+
+
+async def test_what_cannot_be_served_has_its_reason(models: Path, oip: Any) -> None:
+    """In the index, and from the call that was to load it."""
+    bad = models / "lm" / "2" / "model.onnx"
+    bad.parent.mkdir()
+    bad.write_bytes(b"no model")
+    refused = await failure_of(load(oip))
+    response = await oip.RepositoryIndex(repository_pb2.RepositoryIndexRequest())
+
+    assert refused.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert [(model.version, model.state) for model in response.models] == [("1", "READY"), ("2", "UNAVAILABLE")]
+    assert response.models[1].reason == refused.message
