@@ -91,7 +91,8 @@ class Player:
             self._note(f"{type(error).__name__}: {error.message}")
             return
         noticed, holder = monotonic(), await self._find_holder(self._session.id)
-        gone = Gone(self._session.id, self._durability, self._last_answer, noticed, holder, error.message)
+        what = f"{self._current}: {error.message}"
+        gone = Gone(self._session.id, self._durability, self._last_answer, noticed, holder, what)
         self._tally.gone.append(gone)
 
     def _note(self, what: str) -> None:
