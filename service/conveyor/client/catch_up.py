@@ -8,9 +8,12 @@ from conveyor.client.connection import Connection
 from conveyor.client.errors import ClientError, NotFound, ReplayLost, WrongPosition
 from conveyor.client.lane import Lane
 from conveyor.client.opening import resumed
+from conveyor.client.shards import NUM_DETOURS
 from conveyor.v1 import session_pb2, step_pb2
 
 Response = TypeVar("Response")
+
+FEW_DETOURS = 4
 
 
 async def catch_up(connection: Connection, lane: Lane, position: int, deadline: float) -> None:
@@ -51,7 +54,9 @@ async def resume(connection: Connection, lane: Lane, seconds: float | None = Non
     request = session_pb2.ResumeSessionRequest(
         session_id=lane.session_id, received_position=lane.position, epoch=lane.epoch
     )
-    session, lane.shard = await resumed(connection, request, lane.shard, seconds)
+    # While it is in doubt, it will be asked for again.
+    num_detours = FEW_DETOURS if lane.fate.is_in_doubt(monotonic()) else NUM_DETOURS
+    session, lane.shard = await resumed(connection, request, lane.shard, seconds, num_detours)
     return session
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from conveyor.client.connection import Connection
 from conveyor.client.errors import AlreadyExists, DeadlineExceeded, NotFound, Unavailable
-from conveyor.client.shards import detours
+from conveyor.client.shards import NUM_DETOURS, detours
 from conveyor.v1 import session_pb2
 
 if TYPE_CHECKING:
@@ -39,12 +39,17 @@ class Opening:
 
 
 async def resumed(
-    connection: Connection, request: session_pb2.ResumeSessionRequest, shard: str, seconds: float | None = None
+    connection: Connection,
+    request: session_pb2.ResumeSessionRequest,
+    shard: str,
+    seconds: float | None = None,
+    num_detours: int = NUM_DETOURS,
 ) -> tuple[session_pb2.Session, str]:
     """Takes a session up, and tells which value of the shards' header led to it.
 
     One that is not stored is known to one server alone. Since it came there, servers may have come or gone and its
-    shard may lead to another: so others are tried. `seconds` is how long the first may take, by default as any call.
+    shard may lead to another: so `num_detours` others are tried. `seconds` is how long the first may take, by default
+    as any call.
 
     Raises:
         NotFound: it is unknown, expired or closed.
@@ -54,7 +59,7 @@ async def resumed(
         return (await connection.call(resume, request, seconds, shard)).session, shard
     except NotFound:
         if not request.epoch:
-            for way in detours(shard):
+            for way in detours(shard, num_detours):
                 with suppress(NotFound, Unavailable, DeadlineExceeded):
                     return (await connection.call(resume, request, _DETOUR_SECONDS, way)).session, way
         raise

@@ -1,5 +1,6 @@
 """Which calls a balancer must bring to the same server: those of one shard."""
 
+from random import sample
 from secrets import token_hex
 from zlib import crc32
 
@@ -42,10 +43,11 @@ class Shards:
                 return session_id
 
 
-def detours(shard: str) -> list[str]:
-    """Other values for a shard. A balancer brings each to some server, and all of them together to all servers."""
+def detours(shard: str, count: int) -> list[str]:
+    """Some other values for a shard. A balancer brings each to some server, and all of them together to all servers."""
     own = _own(shard)
-    return [way for way in (own, *(f"{own}.{number}" for number in range(1, NUM_DETOURS))) if way != shard]
+    ways = [way for way in (own, *(f"{own}.{number}" for number in range(NUM_DETOURS))) if way != shard]
+    return sample(ways, count)
 
 
 def _own(shard: str) -> str:
