@@ -70,10 +70,10 @@ def test_a_session_answers_through_envoy(layout: Layout) -> None:
 def test_one_shard_goes_to_one_replica(layout: Layout) -> None:
     """Calls of one header's value meet the same replica each time; without the header they meet both."""
     with_header = [meet(layout, [("x-conveyor-shard", "7")]) for _ in range(6)]
-    without = [meet(layout, []) for _ in range(6)]
+    without = [meet(layout, []) for _ in range(24)]
 
     assert sorted(map(sum, zip(*with_header, strict=True))) == [0, 6]
-    assert sorted(map(sum, zip(*without, strict=True))) == [3, 3]
+    assert min(map(sum, zip(*without, strict=True))) > 0
 
 
 def meet(layout: Layout, metadata: list[tuple[str, str]]) -> list[int]:
