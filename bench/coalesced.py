@@ -10,10 +10,11 @@ from conveyor.client.session import Session
 
 
 class Coalesced:
-    """A client with one step of each session in flight."""
+    """A client with one step of each session in flight. `durability` is that of its sessions."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, durability: str = "none") -> None:
         self._address = address
+        self._durability = durability
         self._sessions: list[Session] = []
 
     async def start(self) -> None:
@@ -23,7 +24,7 @@ class Coalesced:
     async def measure(self, count: int, seconds: float) -> Measurement:
         """Steps `count` sessions as fast as answers come."""
         while len(self._sessions) < count:
-            self._sessions.append(await self._client.open())
+            self._sessions.append(await self._client.open(durability=self._durability))
         watch = Watch(seconds)
         await asyncio.gather(*(self._step(session, watch) for session in self._sessions[:count]))
         return watch.measurement()

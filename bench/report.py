@@ -18,19 +18,26 @@ LIBRARIES = ("onnxruntime", "grpcio", "protobuf", "numpy")
 
 def make_report(rounds: Sequence[Round], memory: dict[str, float]) -> str:
     """The whole of `RESULTS.md`."""
-    sections = [_conditions(len(rounds)), _rates(rounds), _ratios(rounds), _ceilings(rounds), _memory(memory)]
+    sections = [_conditions(len(rounds)), _rates(rounds), _ratios(rounds), _ceilings(rounds), describe_memory(memory)]
     return "# Results\n\n" + "\n\n".join(sections) + "\n"
 
 
-def _conditions(num_rounds: int) -> str:
+def describe_machine() -> list[str]:
+    """When and where this runs, and on what."""
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    return [
+        f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {cpu_name()}, {len(os.sched_getaffinity(0))} cores,"
+        f" load {os.getloadavg()[1]:.1f} over the last five minutes of it.",
+        f"- Python {platform.python_version()}, {libraries}.",
+    ]
+
+
+def _conditions(num_rounds: int) -> str:
     return "\n".join(
         [
             "Made by `make bench`; do not edit.",
             "",
-            f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {cpu_name()}, {len(os.sched_getaffinity(0))} cores,"
-            f" load {os.getloadavg()[1]:.1f} over the last five minutes of it.",
-            f"- Python {platform.python_version()}, {libraries}.",
+            *describe_machine(),
             "- An LSTM of embedding 256, hidden 512 and vocabulary 256 with random weights; every request is one step"
             " and asks for its best token; the bare runs return all logits.",
             "- ONNX Runtime has one thread everywhere; server and client are two processes that share the cores.",
@@ -81,6 +88,7 @@ def _ceiling_line(ceiling: Ceiling, rounds: Sequence[Round]) -> str:
     return f"| {ceiling.row.title} | {' | '.join(f'{share:.2f}' for share in shares)} |"
 
 
-def _memory(memory: dict[str, float]) -> str:
+def describe_memory(memory: dict[str, float]) -> str:
+    """The table of what `bench.memory` measures."""
     lines = ["| a session that has been stepped | bytes, of which 4,096 are state |", "| --- | ---: |"]
     return "\n".join(lines + [f"| {where} | {size:,.0f} |" for where, size in memory.items()])

@@ -22,16 +22,25 @@ class Server:
         self.address = self._read_address()
 
     @classmethod
-    def conveyor(cls, models: Path) -> Self:
-        """`conveyor serve` on free ports, of a model file or a folder of models."""
-        options = ["--port", "0", "--metrics-port", "0", "--num-threads", "1", "--log-level", "warning"]
+    def conveyor(cls, models: Path, *options: str) -> Self:
+        """`conveyor serve` on free ports and without a store, if `options` do not say otherwise.
+
+        `models` is a model file or a folder of models.
+        """
+        ports = ("--port", "0", "--metrics-port", "0")
+        others = ("--store", "none", "--num-threads", "1", "--log-level", "warning")
         command = str(Path(sys.executable).with_name("conveyor"))
-        return cls(command, "serve", str(models), *options)
+        return cls(command, "serve", str(models), *ports, *others, *options)
 
     @classmethod
     def least(cls, model: Path) -> Self:
         """See `bench.least`."""
         return cls(sys.executable, "-m", "bench.least", str(model))
+
+    def kill(self) -> None:
+        """Ends it at once, as a crash would."""
+        self._process.kill()
+        self._process.communicate()
 
     def _read_address(self) -> str:
         for line in self._process.stdout or ():

@@ -91,7 +91,8 @@ class Player:
             self._note(f"{type(error).__name__}: {error.message}")
             return
         noticed, holder = monotonic(), await self._find_holder(self._session.id)
-        gone = Gone(self._session.id, self._durability, self._last_answer, noticed, holder, error.message)
+        what = f"{self._current}: {error.message}"
+        gone = Gone(self._session.id, self._durability, self._last_answer, noticed, holder, what)
         self._tally.gone.append(gone)
 
     def _note(self, what: str) -> None:
@@ -117,10 +118,9 @@ class Player:
 
     async def _burst(self) -> None:
         chunks = [self._tokens() for _ in range(BURST)]
-        steps = [self._session.step(tokens, outputs=["logits"]) for tokens in chunks]
-        for tokens, result in zip(
-            chunks, await self._asked(asyncio.gather(*steps, return_exceptions=True)), strict=True
-        ):
+        steps = [self._asked(self._session.step(tokens, outputs=["logits"])) for tokens in chunks]
+        results = await asyncio.gather(*steps, return_exceptions=True)
+        for tokens, result in zip(chunks, results, strict=True):
             if isinstance(result, BaseException):
                 raise result
             self._judge(self._record.stepped(tokens, result["logits"].numpy()), result.position, len(tokens))
@@ -134,8 +134,10 @@ class Player:
                 prompt, max_tokens=self._random.randint(1, MAX_GENERATED), temperature=temperature
             ):
                 drawn.append(token)
-                begun = self._answered(begun)
+                self._waited(begun)
+                begun = self._last_answer = monotonic()
         finally:
+            self._waited(begun)
             if drawn:
                 difference = self._record.generated(prompt, drawn, self._seed, temperature)
                 self._tally.num_generated += len(drawn)
@@ -151,8 +153,8 @@ class Player:
         self._judge(0.0, self._session.position if self._durability == "async" else info.position, 0)
 
     async def _hand_over(self) -> None:
-        """Another client takes the session up by its id, with nothing of it to send again: not safe with ASYNC."""
-        if self._durability == "async":
+        """Another client takes the session up by its id. With nothing of it to send again it can count on SYNC."""
+        if self._durability != "sync":
             return
         self._leave()
         self._client = self._random.choice(self._clients)
@@ -168,15 +170,15 @@ class Player:
     async def _asked(self, answer: Awaitable[Answer]) -> Answer:
         begun = monotonic()
         try:
-            return await answer
+            result = await answer
+            self._last_answer = monotonic()
+            return result
         finally:
-            self._answered(begun)
+            self._waited(begun)
 
-    def _answered(self, begun: float) -> float:
-        now = monotonic()
-        if now - begun > PAUSE_SECONDS:
-            self._tally.pauses.append(Pause(f"{self._durability} {self._current}", begun, now))
-        return now
+    def _waited(self, begun: float) -> None:
+        if (ended := monotonic()) - begun > PAUSE_SECONDS:
+            self._tally.pauses.append(Pause(f"{self._durability} {self._current}", begun, ended))
 
     def _judge(self, difference: float, position: int, num_steps: int) -> None:
         tally, missing = self._tally, self._record.position - position
@@ -186,6 +188,5 @@ class Player:
         tally.num_doubled += max(-missing, 0)
         tally.num_wrong += difference > TOLERANCE
         tally.largest_difference = max(tally.largest_difference, difference)
-        self._last_answer = monotonic()
         if missing or difference > TOLERANCE:
             self._note(f"answered with position {position}, and off by {difference:g}")

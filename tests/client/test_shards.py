@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conveyor.client import Client, Durability, InvalidArgument, connect
+from conveyor.client import Client, Durability, InvalidArgument, NotFound, connect
 from conveyor.client.shards import Shards
 from tests.client.balancer import Balancer
 from tests.client.cluster import Cluster
@@ -96,6 +96,42 @@ async def test_sessions_that_are_opened_elsewhere_are_stepped_there(balancer: Ba
     for sessions, position in ((new, 1), (old, 4)):
         results = await asyncio.gather(*(session.step("d") for session in sessions))
         assert {result.position for result in results} == {position}
+
+
+@pytest.mark.parametrize("use", ["step", "generate", "refresh", "export", "attach"])
+async def test_what_is_not_stored_is_looked_for(balancer: Balancer, client: Client, use: str) -> None:
+    """A session that only its server knows is found there, though its shard leads elsewhere since servers came."""
+    balancer.homes = [0]
+    sessions = [await client.open("letters", durability="none") for _ in range(12)]
+    for session in sessions:
+        await session.step("abc")
+    balancer.homes = [0, 1, 2]
+
+    for session in sessions:
+        if use == "generate":
+            assert [token.position for token in await drawn(session, "d", max_tokens=2)] == [5, 6]
+        elif use == "refresh":
+            assert (await session.refresh()).position == 3
+        elif use == "export":
+            await session.export()
+        elif use == "attach":
+            async with connect(balancer.address, shards=NUM_SHARDS) as other:
+                assert (await other.session(session.id)).position == 3
+        else:
+            client._streams.leave(session._lane)  # as it does when its connection is lost
+        assert (await session.step("e")).position in (4, 5, 7)
+
+
+async def test_what_is_nowhere_is_not_looked_for_long(balancer: Balancer, client: Client) -> None:
+    """A session that has gone is told so in a moment."""
+    session = await client.open("letters", durability="none")
+    async with connect(balancer.address, shards=NUM_SHARDS) as other:
+        await (await other.session(session.id)).close()
+
+    with pytest.raises(NotFound):
+        await session.step("a", timeout=2.0)
+    with pytest.raises(NotFound):
+        await drawn(session, "a", timeout=2.0)
 
 
 @pytest.mark.parametrize("durability", [Durability("async", every_steps=4), "sync"])

@@ -5,12 +5,15 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from conveyor.client.connection import Connection
-from conveyor.client.errors import ClientError, ReplayLost, WrongPosition
+from conveyor.client.errors import ClientError, NotFound, ReplayLost, WrongPosition
 from conveyor.client.lane import Lane
 from conveyor.client.opening import resumed
+from conveyor.client.shards import NUM_DETOURS
 from conveyor.v1 import session_pb2, step_pb2
 
 Response = TypeVar("Response")
+
+FEW_DETOURS = 4
 
 
 async def catch_up(connection: Connection, lane: Lane, position: int, deadline: float) -> None:
@@ -20,17 +23,25 @@ async def catch_up(connection: Connection, lane: Lane, position: int, deadline: 
 
     Raises:
         ReplayLost: not all inputs that it takes are kept.
-        WrongPosition: it came back anew meanwhile.
+        WrongPosition: somebody else has moved the session.
         ClientError: a step failed.
     """
     if lane.replay is None:
         raise ReplayLost(lane.session_id, position, lane.position)
-    for chunk, num_steps in lane.replay.after(position):
+    while position < lane.position:
+        chunk, num_steps = next(lane.replay.after(position))
         chunk.acknowledged_position, chunk.epoch = lane.position, lane.epoch
         request = step_pb2.StepRequest(chunk=chunk)
-        response = await connection.call(connection.stub.Step, request, deadline - monotonic(), lane.shard)
+        try:
+            response = await connection.call(connection.stub.Step, request, deadline - monotonic(), lane.shard)
+        except WrongPosition as error:
+            if error.position is None or error.position > lane.position or monotonic() >= deadline:
+                raise
+            position = error.position  # it was taken and its answer lost, or the session moved once more
+            continue
         lane.sees(response.result.epoch)
         lane.replayed_steps += num_steps
+        position += num_steps
 
 
 async def resume(connection: Connection, lane: Lane, seconds: float | None = None) -> session_pb2.Session:
@@ -43,7 +54,10 @@ async def resume(connection: Connection, lane: Lane, seconds: float | None = Non
     request = session_pb2.ResumeSessionRequest(
         session_id=lane.session_id, received_position=lane.position, epoch=lane.epoch
     )
-    return await resumed(connection, request, lane.shard, seconds)
+    # While it is in doubt, it will be asked for again.
+    num_detours = FEW_DETOURS if lane.fate.is_in_doubt(monotonic()) else NUM_DETOURS
+    session, lane.shard = await resumed(connection, request, lane.shard, seconds, num_detours)
+    return session
 
 
 def position_behind(error: ClientError, lane: Lane) -> int | None:
@@ -72,6 +86,10 @@ async def call_at_position(
             if behind is not None:
                 await catch_up(connection, lane, behind, deadline)
             return await connection.call(method, request, deadline - monotonic(), lane.shard)
+        except NotFound as error:
+            if lane.epoch or not lane.fate.is_first_doubt(error):
+                raise
+            await resume(connection, lane)
         except WrongPosition as error:
             behind = position_behind(error, lane)
             if behind is None or monotonic() >= deadline:

@@ -157,7 +157,7 @@ class Client:
         if lane is not None and lane.chunks and not lane.fate.is_ended:
             request.received_position, request.epoch = lane.position, lane.epoch
         shard = self._connection.shards.of(session_id) if lane is None else lane.shard
-        session = await resumed(self._connection, request, shard)
+        session, shard = await resumed(self._connection, request, shard)
         return await self._session(session, self._streams.lane(session, shard))
 
     async def sessions(self, model: str = "", *, stored: bool = False) -> list[SessionInfo]:
@@ -224,7 +224,7 @@ class Client:
     async def _open(self, method: Any, request: Any, *, is_minted: bool) -> Session:
         connection, session_id = self._connection, request.session_id
         shard = connection.shards.of(session_id)
-        session = await opened(
+        session, shard = await opened(
             connection,
             lambda: connection.call(method, request, shard=shard),
             session_id,

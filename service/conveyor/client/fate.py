@@ -4,9 +4,9 @@ from conveyor.client.errors import ClientError, NotFound, SessionEnded
 
 # After these the session lives on in the store, if its server has one.
 _GOES_ON = {"drained", "moved"}
-# After a lost connection another server may have been asked, which has never heard of a session that is not stored,
-# until the right one is back. For so many seconds NOT_FOUND is not believed.
-DOUBT_SECONDS = 5.0
+# Another server may have been asked, which has never heard of a session that is not stored, until the right one is
+# back. For so many seconds NOT_FOUND is not believed.
+DOUBT_SECONDS = 10.0
 
 
 class Fate:
@@ -34,6 +34,10 @@ class Fate:
         """Takes the news that the connection or the server was lost."""
         self._doubt_ends = now + DOUBT_SECONDS
 
+    def is_in_doubt(self, now: float) -> bool:
+        """True so soon after a loss that NOT_FOUND is not believed."""
+        return now < self._doubt_ends
+
     def check_open(self) -> None:
         """Raises SessionEnded if the session has ended for good."""
         if self.is_ended and self._end is not None:
@@ -58,7 +62,7 @@ class Fate:
 
         A session that is stored is known to all servers.
         """
-        return isinstance(error, NotFound) and not self.is_ended and not is_stored and now < self._doubt_ends
+        return isinstance(error, NotFound) and not self.is_ended and not is_stored and self.is_in_doubt(now)
 
     def is_first_doubt(self, error: ClientError) -> bool:
         """True if the error says so for the first time since a sign of life."""

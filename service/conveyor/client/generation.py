@@ -15,6 +15,7 @@ from conveyor.client.errors import (
     DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
+    NotFound,
     ReplayLost,
     Unavailable,
     WrongPosition,
@@ -189,7 +190,8 @@ class GenerationCall:
         elif self._behind is None and not self._follows(error) and not self._may_be_back(error, now):
             self._settle(error)
             raise error
-        self._must_resume = self._is_lost and self._lane.epoch > 0
+        is_stored = self._lane.epoch > 0
+        self._must_resume = self._is_lost if is_stored else isinstance(error, NotFound)
         await pause(error, self._backoff, self._deadline)
 
     def _may_be_back(self, error: ClientError, now: float) -> bool:
@@ -197,7 +199,11 @@ class GenerationCall:
         if isinstance(error, WrongPosition):
             # More was drawn than was read, and is not kept: the session can go back.
             return self._is_lost and self._lane.epoch > 0 and not isinstance(error, ReplayLost)
-        return self._lane.fate.is_doubtful(error, now, is_stored=self._lane.epoch > 0)
+        fate, is_stored = self._lane.fate, self._lane.epoch > 0
+        is_first = fate.is_first_doubt(error) and not is_stored
+        if is_first:
+            self._lane.suspect(now)
+        return is_first or fate.is_doubtful(error, now, is_stored=is_stored)
 
     def _follows(self, error: ClientError) -> bool:
         """Goes to where the session is, if a generation before this one was left early."""

@@ -34,7 +34,8 @@ class Lane:
 
     `position` is what the server has confirmed; `next_position` counts the chunks in flight.
     `is_loose` is set where the server may be further than it has told: after a generation that was left early.
-    `epoch` is the highest seen. `replay` is None for a session that is never sent again.
+    `epoch` is the highest seen. `replay` is None for a session that is never sent again. With `has_peers` there are
+    several servers, of which one that does not have the session may be asked.
     """
 
     __slots__ = (
@@ -43,6 +44,7 @@ class Lane:
         "chunks",
         "epoch",
         "fate",
+        "has_peers",
         "is_adrift",
         "is_loose",
         "is_unproven",
@@ -57,10 +59,18 @@ class Lane:
     )
 
     def __init__(
-        self, session_id: str, position: int, *, shard: str = "", epoch: int = 0, replay: Replay | None = None
+        self,
+        session_id: str,
+        position: int,
+        *,
+        shard: str = "",
+        has_peers: bool = False,
+        epoch: int = 0,
+        replay: Replay | None = None,
     ) -> None:
         self.session_id = session_id
         self.shard = shard
+        self.has_peers = has_peers
         self.epoch = epoch
         self.replay = replay
         self.replayed_steps = 0
@@ -184,11 +194,19 @@ class Lane:
     def _looks_elsewhere(self, error: ClientError, now: float) -> bool:
         """Whether to take another stream, because this one may lead elsewhere than the session."""
         # A session that was just opened may be where its shard is by now, and the stream where it was; and one that is
-        # stored may be another server's by now.
+        # stored may be another server's by now. One that is not stored has to be looked for.
         is_first = self.fate.is_first_doubt(error) and (self.is_unproven or self.epoch > 0)
+        if is_first:
+            self.suspect(now)
         self.is_adrift = is_first or self.fate.is_doubtful(error, now, is_stored=self.epoch > 0)
+        self.must_resume = self.is_adrift and not self.epoch
         self.is_unproven |= isinstance(error, NotFound)
         return self.is_adrift
+
+    def suspect(self, now: float) -> None:
+        """Takes the first NOT_FOUND. With several servers the right one may be left out for a moment, as by a pause."""
+        if self.has_peers:
+            self.fate.lose(now)
 
     def _follow(self, pending: Pending, error: WrongPosition, position: int) -> list[Pending]:
         """Goes to where the server has the session, from where the oldest chunk has it."""

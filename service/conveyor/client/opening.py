@@ -1,15 +1,19 @@
 """A session that is being opened, and the call that does it."""
 
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from conveyor.client.connection import Connection
-from conveyor.client.errors import AlreadyExists
+from conveyor.client.errors import AlreadyExists, DeadlineExceeded, NotFound, Unavailable
+from conveyor.client.shards import NUM_DETOURS, detours
 from conveyor.v1 import session_pb2
 
 if TYPE_CHECKING:
     from conveyor.client.session import Session
+
+_DETOUR_SECONDS = 1.0
 
 
 class Opening:
@@ -35,17 +39,30 @@ class Opening:
 
 
 async def resumed(
-    connection: Connection, request: session_pb2.ResumeSessionRequest, shard: str, seconds: float | None = None
-) -> session_pb2.Session:
-    """Takes a session up. `seconds` is how long that may take, by default as long as any call.
+    connection: Connection,
+    request: session_pb2.ResumeSessionRequest,
+    shard: str,
+    seconds: float | None = None,
+    num_detours: int = NUM_DETOURS,
+) -> tuple[session_pb2.Session, str]:
+    """Takes a session up, and tells which value of the shards' header led to it.
+
+    One that is not stored is known to one server alone. Since it came there, servers may have come or gone and its
+    shard may lead to another: so `num_detours` others are tried. `seconds` is how long the first may take, by default
+    as any call.
 
     Raises:
         NotFound: it is unknown, expired or closed.
     """
-    response: session_pb2.ResumeSessionResponse = await connection.call(
-        connection.stub.ResumeSession, request, seconds, shard
-    )
-    return response.session
+    resume = connection.stub.ResumeSession
+    try:
+        return (await connection.call(resume, request, seconds, shard)).session, shard
+    except NotFound:
+        if not request.epoch:
+            for way in detours(shard, num_detours):
+                with suppress(NotFound, Unavailable, DeadlineExceeded):
+                    return (await connection.call(resume, request, _DETOUR_SECONDS, way)).session, way
+        raise
 
 
 async def opened(
@@ -55,17 +72,16 @@ async def opened(
     shard: str,
     *,
     is_minted: bool,
-) -> session_pb2.Session:
+) -> tuple[session_pb2.Session, str]:
     """The session that `call` opens under an id.
 
     Raises:
         AlreadyExists: the id is in use, and was not minted for this.
     """
     try:
-        session: session_pb2.Session = (await call()).session
+        return (await call()).session, shard
     except AlreadyExists:
         if not is_minted:
             raise
         # A retry found what the attempt before it had opened.
         return await resumed(connection, session_pb2.ResumeSessionRequest(session_id=session_id), shard)
-    return session

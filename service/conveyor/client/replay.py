@@ -2,6 +2,7 @@
 
 from array import array
 from collections import deque
+from collections.abc import Iterator
 
 from conveyor.client.errors import ReplayLost
 from conveyor.v1 import step_pb2
@@ -130,16 +131,18 @@ class Replay:
             self._num_bytes += stretches[0].num_bytes
         self.start = stretches[0].start if stretches else self.end
 
-    def after(self, position: int) -> list[tuple[step_pb2.Chunk, int]]:
-        """Chunks, and their numbers of steps, that lead from a position to `end`.
+    def after(self, position: int) -> Iterator[tuple[step_pb2.Chunk, int]]:
+        """Yields chunks, and their numbers of steps, that lead from a position to `end`.
 
         Raises:
             ReplayLost: not all of it is here.
         """
         if position < self.start:
             raise ReplayLost(self._session_id, position, self.start)
-        starts = [(stretch, max(position, stretch.start)) for stretch in self._stretches if stretch.end > position]
-        return [(stretch.chunk(self._session_id, start), stretch.end - start) for stretch, start in starts]
+        for stretch in self._stretches:
+            if stretch.end > position:
+                start = max(position, stretch.start)
+                yield stretch.chunk(self._session_id, start), stretch.end - start
 
     def _room(self, position: int, num_tokens: int, is_generated: bool) -> TokenStretch:
         """The stretch that takes so many tokens."""

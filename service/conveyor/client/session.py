@@ -202,7 +202,7 @@ class Session:
 
     async def _fork(self, request: session_pb2.ForkSessionRequest, is_minted: bool) -> "Session":
         lane, connection = self._lane, self._connection
-        session = await opened(
+        session, _ = await opened(
             connection,
             lambda: call_at_position(connection, lane, connection.stub.ForkSession, request),
             request.new_session_id,

@@ -1,11 +1,15 @@
 """Which calls a balancer must bring to the same server: those of one shard."""
 
+from random import sample
 from secrets import token_hex
 from zlib import crc32
 
 from conveyor.client.errors import InvalidArgument
 
 HEADER = "x-conveyor-shard"
+
+# Other values of the header that are tried for a session to which its shard's own does not lead.
+NUM_DETOURS = 16
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -35,8 +39,19 @@ class Shards:
         """A new session id, of this shard if one is given."""
         while True:
             session_id = token_hex(16)
-            if shard is None or self.of(session_id) == shard:
+            if shard is None or self.of(session_id) == _own(shard):
                 return session_id
+
+
+def detours(shard: str, count: int) -> list[str]:
+    """Some other values for a shard. A balancer brings each to some server, and all of them together to all servers."""
+    own = _own(shard)
+    ways = [way for way in (own, *(f"{own}.{number}" for number in range(NUM_DETOURS))) if way != shard]
+    return sample(ways, count)
+
+
+def _own(shard: str) -> str:
+    return shard.partition(".")[0]
 
 
 def metadata_of(shard: str | None) -> Metadata:

@@ -16,7 +16,15 @@ import grpc
 from conveyor.client.backoff import Backoff
 from conveyor.client.catch_up import resume
 from conveyor.client.connection import Connection
-from conveyor.client.errors import ClientError, Unavailable, WrongPosition, from_call, from_result, from_status
+from conveyor.client.errors import (
+    ClientError,
+    NotFound,
+    Unavailable,
+    WrongPosition,
+    from_call,
+    from_result,
+    from_status,
+)
 from conveyor.client.lane import Lane
 from conveyor.client.patience import Patience
 from conveyor.client.pending import Pending
@@ -262,7 +270,9 @@ class Stream:
         try:
             session = await resume(self._connection, lane)
         except ClientError as error:
-            if lane.chunks:
+            if lane.chunks and isinstance(error, NotFound):
+                self._failed(lane.chunks[0], error)
+            elif lane.chunks:
                 self._forget(lane.give_up(lane.chunks[0], error))
             return
         lane.went_back(session.epoch)

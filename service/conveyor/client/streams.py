@@ -28,7 +28,14 @@ class Streams:
         session_id, position = session.session_id, session.position
         # With SYNC too: one checkpoint may let several answers out, of which not all may arrive.
         replay = Replay(session_id, position, self._replay_bytes) if session.epoch else None
-        lane = self._lanes[session_id] = Lane(session_id, position, shard=shard, epoch=session.epoch, replay=replay)
+        lane = self._lanes[session_id] = Lane(
+            session_id,
+            position,
+            shard=shard,
+            has_peers=self._connection.shards.count > 1,
+            epoch=session.epoch,
+            replay=replay,
+        )
         return lane
 
     def lane(self, session: session_pb2.Session, shard: str) -> Lane:
@@ -37,6 +44,7 @@ class Streams:
         if lane is None or lane.fate.is_ended:
             return self.new_lane(session, shard)
         lane.found(session.position, session.epoch)
+        lane.shard = shard
         return lane
 
     def known(self, session_id: str) -> Lane | None:
@@ -70,8 +78,8 @@ class Streams:
 
     def leave(self, lane: Lane) -> None:
         """Takes a lane from a stream that leads elsewhere than the session. No other will join that stream."""
-        if lane.stream is not None and self._newest.get(lane.shard) is lane.stream:
-            del self._newest[lane.shard]
+        if lane.stream is not None and self._newest.get(lane.stream.shard) is lane.stream:
+            del self._newest[lane.stream.shard]
         self.release(lane)
 
     def release(self, lane: Lane) -> None:

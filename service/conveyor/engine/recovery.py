@@ -21,6 +21,7 @@ log = logging.getLogger("conveyor.engine")
 # What a paused server finds when it wakes up was given up long since: the news of that lies behind the request. So much
 # later it has been read, and the session is left to whom its client has asked meanwhile.
 SECOND_THOUGHT = 0.05
+MOST_THOUGHTS = 20
 
 
 class Taking:
@@ -80,7 +81,7 @@ class Recovery:
         engine, raw_head, contexts = await self._check(found)
         _choose(found, received, engine, raw_head, contexts)
         engine.check_room(session_id)
-        await asyncio.sleep(SECOND_THOUGHT)
+        await _think_again()
         taking.may_stop = False
         try:
             record = await self._writer.store.acquire(session_id, found.epoch)
@@ -161,6 +162,15 @@ class Recovery:
         except CheckpointError as error:
             raise FailedPrecondition(f"session_id: the stored session cannot be used: {error}") from None
         return await self._engine_for(head), head, contexts
+
+
+async def _think_again() -> None:
+    """Waits for a while that nothing has stretched: else this process stood still, and has news to read."""
+    for _ in range(MOST_THOUGHTS):
+        begun = time.monotonic()
+        await asyncio.sleep(SECOND_THOUGHT)
+        if time.monotonic() - begun < 2 * SECOND_THOUGHT:
+            return
 
 
 def _not_found(session_id: str) -> NotFound:

@@ -129,7 +129,8 @@ class StoreWriter:
             return
         try:
             epochs = await self.store.create([save for save, _ in waiting])
-        except StoreError as error:
+        except Exception as raised:
+            error = _told_of(raised)
             self._failed(error)
             for _, created in waiting:
                 if not created.done():
@@ -149,7 +150,8 @@ class StoreWriter:
         must_replicate = any(each.must_replicate for each in waiting)
         try:
             outcomes = await self.store.save([each.save for each in waiting], must_replicate=must_replicate)
-        except StoreError as error:
+        except Exception as raised:
+            error = _told_of(raised)
             self._failed(error)
             for each in waiting:
                 each.done(error)
@@ -163,8 +165,8 @@ class StoreWriter:
         if closings and self.may_try(monotonic()):
             try:
                 await self.store.close([(session_id, closing.epoch) for session_id, closing in closings.items()])
-            except StoreError as error:
-                self._failed(error)
+            except Exception as raised:
+                self._failed(_told_of(raised))
             else:
                 self._succeeded()
                 for session_id, closing in closings.items():
@@ -183,3 +185,11 @@ class StoreWriter:
         if not self.is_up:
             log.info("the store answers again")
         self._retry_at, self._pause = 0.0, FIRST_PAUSE
+
+
+def _told_of(error: Exception) -> StoreError:
+    """What is unforeseen goes to the log, and must not end the writing."""
+    if isinstance(error, StoreError):
+        return error
+    log.error("the store failed in an unforeseen way", exc_info=error)
+    return StoreError("it failed in an unforeseen way")
