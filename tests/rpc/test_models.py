@@ -11,9 +11,10 @@ from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from conveyor.engine.aliases import Alias, shared_version
+from conveyor.server import Server
 from conveyor.v1 import model_pb2, sequence_service_pb2_grpc, session_pb2, step_pb2
 from tests.rpc.conftest import StartServer
-from tests.rpc.requests import failure_of, open_session, step
+from tests.rpc.requests import failure_of, open_session, step, until
 from tests.rpc.shelf import Shelf, Walker, list_models, load, version_model, versions
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -315,11 +316,11 @@ async def test_a_folder_that_is_gone_changes_nothing(shelf: Shelf, start: StartS
         assert "has no models" in refused.message
 
 
-async def test_loading_goes_on_without_its_caller(shelf: Shelf, stub: Any) -> None:
+async def test_loading_goes_on_without_its_caller(shelf: Shelf, stub: Any, server: Server) -> None:
     """Whoever asks for it may hang up."""
     shelf.add(2)
     call = stub.LoadModel(model_pb2.LoadModelRequest(name="lm"))
-    await asyncio.sleep(0.01)
+    await until(lambda: server.metrics.calls["LoadModel"] == 1)
     call.cancel()
 
     await until_versions(stub, {2: "ready"})
@@ -339,7 +340,9 @@ async def test_aliases_share_out_the_sessions(shelf: Shelf, stub: Any) -> None:
     assert set(opened.values()) == {1, 2}
     assert opened == {session_id: shared_version(rule, "lm", session_id) for session_id in opened}
     for alias, version in (("stable", 1), ("canary", 2)):
-        assert (await Walker(stub).open(model_alias=alias)).version == version
+        walker = await Walker(stub).open(model_alias=alias)
+        await walker.close()
+        assert walker.version == version
     models = (await list_models(stub)).models
     assert [[(a.name, a.percent) for a in model.aliases] for model in models] == [[("stable", 0)], [("canary", 40)]]
 
