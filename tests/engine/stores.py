@@ -16,7 +16,7 @@ class TroubledStore(MemoryStore):
         self.replicated: list[bool] = []
         self.saves: list[Save] = []
         self.entered, self.failed = asyncio.Event(), asyncio.Event()
-        self._is_broken = False
+        self._is_broken = self._is_lossy = False
         self._way = asyncio.Event()
         self._way.set()
 
@@ -26,6 +26,10 @@ class TroubledStore(MemoryStore):
         self.failed.clear()
         self._way.set()
 
+    def lose_answers(self) -> None:
+        """From now on records are made, and it is not told."""
+        self._is_lossy = True
+
     def hold(self) -> None:
         """From now on nothing is answered."""
         self.entered.clear()
@@ -33,7 +37,7 @@ class TroubledStore(MemoryStore):
 
     def mend(self) -> None:
         """From now on all is well, and what was held is done."""
-        self._is_broken = False
+        self._is_broken = self._is_lossy = False
         self._way.set()
 
     def forget(self) -> None:
@@ -50,7 +54,10 @@ class TroubledStore(MemoryStore):
     async def create(self, saves: Sequence[Save]) -> list[int]:
         self.calls.append(("create", len(saves)))
         await self._enter()
-        return await super().create(saves)
+        epochs = await super().create(saves)
+        if self._is_lossy:
+            raise StoreError("no answer in time")
+        return epochs
 
     async def save(self, saves: Sequence[Save], *, must_replicate: bool) -> list[Saved]:
         self.calls.append(("save", len(saves)))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conveyor.engine.checkpointer import RETRY_SECONDS, Checkpointer
+from conveyor.engine.checkpointer import MIN_TIMERS, RETRY_SECONDS, Checkpointer
 from conveyor.engine.durability import Durability, Mode, Stored
 from conveyor.engine.session import Session
 
@@ -190,6 +190,19 @@ def test_an_ended_session_is_forgotten(writes: Writes) -> None:
 
     assert not writes.take(session, 100.0)
     assert not writes.checkpointer.is_waiting(100.0)
+
+
+def test_timers_do_not_pile_up(writes: Writes) -> None:
+    """A session that is stored often, and may wait for long, has a timer or two and not one for each checkpoint."""
+    session = session_of(every_steps=1, every_seconds=86_400.0)
+    for step in range(1000):
+        writes.move(session, 1, float(step))
+        assert writes.take(session, float(step))
+        writes.done(session)
+
+    assert len(writes.checkpointer._timers) <= 2 * MIN_TIMERS
+    writes.move(session, 0, 1000.0)
+    assert writes.take(session, 87_400.0)
 
 
 events = st.lists(st.sampled_from(("move", "tick", "done", "fail", "insist")), max_size=60)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from time import monotonic
 
 import pytest
@@ -187,6 +188,69 @@ async def test_nobody_waits_for_what_was_given_up(writer: StoreWriter, store: Tr
 
     assert await store.read("a") is None
     assert await store.read("b") is not None
+
+
+async def test_an_opening_that_was_not_answered_is_undone(writer: StoreWriter, store: TroubledStore) -> None:
+    """A record that was made all the same does not stand in the way of who tries again."""
+    store.lose_answers()
+    with pytest.raises(StoreError):
+        await writer.create(opening_of("a"))
+    assert await store.read("a") is not None
+    store.mend()
+
+    assert await writer.create(opening_of("a")) == 2
+
+
+@pytest.mark.parametrize("is_taken_up", [False, True])
+async def test_undoing_spares_what_is_not_its_own(
+    writer: StoreWriter, store: TroubledStore, *, is_taken_up: bool
+) -> None:
+    """Neither a record that another opening made, nor one that another server has taken up since, is closed."""
+    if is_taken_up:
+        store.lose_answers()
+    else:
+        await store.create([replace(opening_of("a"), head=b"another")])
+        store.fail()
+    with pytest.raises(StoreError):
+        await writer.create(opening_of("a"))
+    if is_taken_up:
+        await store.acquire("a")
+    assert not writer.is_closing("a")
+    store.mend()
+
+    assert await writer.create(opening_of("a")) == 0
+    assert await store.read("a") is not None
+
+
+async def test_an_id_is_not_opened_before_it_is_closed(
+    writer: StoreWriter, store: TroubledStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the closing of the session that had it would end the new one; even in a store that has forgotten both."""
+    await writer.create(opening_of("a"))
+    monkeypatch.setattr(store_writer, "FIRST_PAUSE", 60.0)
+    writer._pause = 60.0
+    store.fail()
+    writer.close("a", 1)
+    await writer.closed("a")
+    with pytest.raises(StoreError, match="it has not closed the session that had this id before"):
+        await writer.create(opening_of("a"))
+    store.mend()
+    store.forget()
+    assert await writer.create(opening_of("a")) == 2
+    assert not writer.is_closing("a")
+
+    assert await saved(writer, save_of("a", 5, epoch=2)) == [Saved.DONE]
+
+
+async def test_one_that_cannot_take_its_news_does_not_stop_the_others(writer: StoreWriter) -> None:
+    """What goes wrong there is logged; the writing goes on."""
+
+    def refuse(outcome: Saved | StoreError) -> None:
+        raise RuntimeError
+
+    writer.save(opening_of("a"), refuse, must_replicate=False)
+    assert await saved(writer, opening_of("b")) == [Saved.DONE]
+    assert await saved(writer, save_of("a", 5)) == [Saved.DONE]
 
 
 async def test_what_waits_is_written_before_the_end(store: TroubledStore) -> None:

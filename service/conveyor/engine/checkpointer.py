@@ -7,6 +7,7 @@ from conveyor.engine.session import Session
 
 # Until a checkpoint that did not get to the store is tried again, if no further step makes it due before.
 RETRY_SECONDS = 0.5
+MIN_TIMERS = 64  # below which it is not worth while to look for those that are over
 
 
 class Checkpointer:
@@ -16,6 +17,7 @@ class Checkpointer:
         self._due: dict[Session, None] = {}
         # (time, tie-breaker, session, since when it was dirty when the timer was set)
         self._timers: list[tuple[float, int, Session, float]] = []
+        self._most_timers = MIN_TIMERS
         self._ties = count()
 
     def advanced(self, session: Session, now: float) -> None:
@@ -44,6 +46,11 @@ class Checkpointer:
             self._set_timer(session, now, RETRY_SECONDS)
 
     def _set_timer(self, session: Session, now: float, seconds: float) -> None:
+        # Each checkpoint leaves a timer behind, which may have a day to go: without this they would fill memory.
+        if len(self._timers) >= self._most_timers:
+            self._timers = [timer for timer in self._timers if _is_dirty_since(timer[2], timer[3])]
+            heapq.heapify(self._timers)
+            self._most_timers = 2 * len(self._timers) + MIN_TIMERS
         heapq.heappush(self._timers, (now + seconds, next(self._ties), session, now))
 
     def insist(self, session: Session) -> None:
@@ -69,7 +76,7 @@ class Checkpointer:
         while self._timers and self._timers[0][0] <= now:
             *_, session, since = heapq.heappop(self._timers)
             # If what was dirty then has been stored, later steps have a timer of their own.
-            if session.is_open and session.stored is not None and session.stored.dirty_since == since:
+            if _is_dirty_since(session, since):
                 self._due[session] = None
         self._due = {
             session: None for session in self._due if session.stored and session.stored.dirty_since is not None
@@ -78,6 +85,10 @@ class Checkpointer:
         for session in taken:
             del self._due[session]
         return taken
+
+
+def _is_dirty_since(session: Session, since: float) -> bool:
+    return session.is_open and session.stored is not None and session.stored.dirty_since == since
 
 
 def _can_be_stored(session: Session) -> bool:

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from itertools import islice
 from time import monotonic
 
@@ -17,6 +18,7 @@ MAX_SAVES = 512
 # Seconds until a store that failed is asked again.
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
+FIRST_EPOCH = 1  # of a record whose id was not used before
 MAX_CLOSINGS = 100_000  # that wait for a store which is gone; beyond them records are left to expire
 
 Done = Callable[[Saved | StoreError], None]
@@ -28,10 +30,20 @@ class _Waiting:
     must_replicate: bool
     done: Done
 
+    def tell(self, outcome: Saved | StoreError) -> None:
+        """Tells what came of it; the others must not miss theirs for one that cannot take it."""
+        try:
+            self.done(outcome)
+        except Exception:
+            log.exception("session %s: what came of its checkpoint was not taken", self.save.session_id)
+
 
 @dataclass(slots=True, eq=False)
 class _Closing:
-    epoch: int
+    """A record that is to be closed: of an epoch, or one that was made if its head has this digest."""
+
+    epoch: int = 0
+    head: bytes | None = None
     was_tried: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -46,6 +58,7 @@ class StoreWriter:
         self._news = asyncio.Event()
         self._pause = FIRST_PAUSE
         self._retry_at = 0.0
+        self._retry: asyncio.TimerHandle | None = None  # of closings
         self._task: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -63,7 +76,12 @@ class StoreWriter:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        await self.store.stop()
+        if self._retry is not None:
+            self._retry.cancel()
+        try:
+            await self.store.stop()
+        except StoreError as error:
+            log.error("the store was not closed: %s", error)
 
     @property
     def is_up(self) -> bool:
@@ -83,7 +101,7 @@ class StoreWriter:
         """Makes a record; returns its epoch, 0 if a session of that id is open.
 
         Raises:
-            StoreError: the store does not do it.
+            StoreError: the store does not do it, or does not say; if it has done it all the same, that is undone.
         """
         created: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._creations.append((save, created))
@@ -92,13 +110,17 @@ class StoreWriter:
 
     def close(self, session_id: str, epoch: int) -> None:
         """Closes a record, as soon as the store lets us."""
+        self._end(session_id, _Closing(epoch))
+
+    def _end(self, session_id: str, closing: _Closing) -> None:
         if len(self._closings) < MAX_CLOSINGS:
-            self._closings[session_id] = _Closing(epoch)
+            self._closings[session_id] = closing
             self._wake()
 
     def is_closing(self, session_id: str) -> bool:
         """True of a session that has ended, and of which the store may not know yet."""
-        return session_id in self._closings
+        closing = self._closings.get(session_id)
+        return closing is not None and closing.head is None
 
     async def closed(self, session_id: str) -> None:
         """Waits until the store has closed a record, or did not let us: then it will be tried again and again."""
@@ -119,12 +141,18 @@ class StoreWriter:
             if self._saves or self._creations or (self._closings and self.is_up):
                 self._news.set()
             elif self._closings:
-                asyncio.get_running_loop().call_later(LONGEST_PAUSE, self._news.set)
+                self._close_later()
             else:
                 self._idle.set()
 
+    def _close_later(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = asyncio.get_running_loop().call_later(LONGEST_PAUSE, self._news.set)
+
     async def _create(self) -> None:
         waiting, self._creations = self._creations[:MAX_SAVES], self._creations[MAX_SAVES:]
+        waiting = [(save, created) for save, created in waiting if not self._is_in_the_way(save, created)]
         if not waiting:
             return
         try:
@@ -132,7 +160,8 @@ class StoreWriter:
         except Exception as raised:
             error = _told_of(raised)
             self._failed(error)
-            for _, created in waiting:
+            for save, created in waiting:
+                self._end(save.session_id, _Closing(head=_digest(save.head)))
                 if not created.done():
                     created.set_exception(error)
             return
@@ -143,28 +172,38 @@ class StoreWriter:
             elif epoch:  # nobody waits for it any more
                 self.close(save.session_id, epoch)
 
+    def _is_in_the_way(self, save: Save, created: "asyncio.Future[int]") -> bool:
+        """True if a record of that id is still to be closed: who made one now would see it closed."""
+        if save.session_id not in self._closings:
+            return False
+        if not created.done():
+            created.set_exception(StoreError("it has not closed the session that had this id before"))
+        return True
+
     async def _save(self) -> None:
         waiting, self._saves = self._saves[:MAX_SAVES], self._saves[MAX_SAVES:]
         if not waiting:
             return
         must_replicate = any(each.must_replicate for each in waiting)
+        outcomes: Sequence[Saved | StoreError]
         try:
             outcomes = await self.store.save([each.save for each in waiting], must_replicate=must_replicate)
         except Exception as raised:
             error = _told_of(raised)
             self._failed(error)
-            for each in waiting:
-                each.done(error)
-            return
-        self._succeeded()
+            outcomes = [error] * len(waiting)
+        else:
+            self._succeeded()
         for each, outcome in zip(waiting, outcomes, strict=True):
-            each.done(outcome)
+            each.tell(outcome)
 
     async def _close(self) -> None:
-        closings = dict(islice(self._closings.items(), MAX_SAVES))
-        if closings and self.may_try(monotonic()):
+        closings = self._urgent_closings()
+        if self.may_try(monotonic()):
+            closings |= dict(islice(self._closings.items(), MAX_SAVES))
+        if closings:
             try:
-                await self.store.close([(session_id, closing.epoch) for session_id, closing in closings.items()])
+                await self.store.close(await self._epochs_of(closings))
             except Exception as raised:
                 self._failed(_told_of(raised))
             else:
@@ -174,6 +213,24 @@ class StoreWriter:
                         del self._closings[session_id]
         for closing in closings.values():
             closing.was_tried.set()
+
+    def _urgent_closings(self) -> dict[str, _Closing]:
+        """Those whose ids are to be opened again: they do not wait until the store has had its pause."""
+        ids = (save.session_id for save, _ in self._creations[:MAX_SAVES])
+        return {session_id: self._closings[session_id] for session_id in ids if session_id in self._closings}
+
+    async def _epochs_of(self, closings: dict[str, _Closing]) -> list[tuple[str, int]]:
+        """What to close: of records that may have been made, those that were.
+
+        One with a higher epoch may have been taken up since, so it is left alone.
+        """
+        known = [(session_id, closing.epoch) for session_id, closing in closings.items() if closing.head is None]
+        for session_id, closing in closings.items():
+            if closing.head is not None:
+                record = await self.store.read(session_id)
+                if record is not None and record.epoch == FIRST_EPOCH and _digest(record.head) == closing.head:
+                    known.append((session_id, FIRST_EPOCH))
+        return known
 
     def _failed(self, error: StoreError) -> None:
         if self.is_up:
@@ -185,6 +242,11 @@ class StoreWriter:
         if not self.is_up:
             log.info("the store answers again")
         self._retry_at, self._pause = 0.0, FIRST_PAUSE
+
+
+def _digest(head: bytes | None) -> bytes:
+    """Of no two openings the same: a head has the time."""
+    return sha256(head or b"").digest()
 
 
 def _told_of(error: Exception) -> StoreError:
