@@ -81,7 +81,7 @@ class StoreWriter:
         try:
             await self.store.stop()
         except StoreError as error:
-            log.error("the store was not closed: %s", error)
+            log.warning("the store was not closed: %s", error)
 
     @property
     def is_up(self) -> bool:
