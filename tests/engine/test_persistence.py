@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from conveyor.engine import checkpointer, engine, store_writer
+from conveyor.engine import checkpointer, engine, persistence, store_writer
 from conveyor.engine.checkpoint import decode_state, read_head
 from conveyor.engine.durability import Durability, Mode
 from conveyor.engine.engine import Engine
@@ -506,6 +506,30 @@ class TestDraining:
 
         assert [served.counts.ended, await store.read("b")] == [[EndReason.DRAINED] * 2, None]
         await goes_on(store, "a", 2)
+
+    async def test_a_store_that_hangs_does_not_hold_it_up(self, served: Served, store: TroubledStore) -> None:
+        """Not even while it is asked for the sessions without durability."""
+        await served.open("a", Durability(Mode.NONE))
+        store.hold()
+        await asyncio.wait_for(served.engine.drain(0.1), 10)
+
+        assert served.counts.ended == [EndReason.DRAINED]
+
+    async def test_no_more_are_on_their_way_than_the_store_takes(
+        self, store: TroubledStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However many are due at once: the others wait without a copy of their states, and are stored in the end."""
+        monkeypatch.setattr(persistence, "MAX_UNDER_WAY", 3)
+        async with serving(store) as served:
+            for number in range(10):
+                await served.open(f"s{number}")
+                await served.step(f"s{number}", TEXT[:5])
+            store.calls.clear()
+            await served.engine.drain(10.0)
+
+        assert sum(number for _, number in store.calls) == 10
+        assert max(number for _, number in store.calls) == 3
+        await goes_on(store, "s9", 5)
 
 
 class TestStates:
