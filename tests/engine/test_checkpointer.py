@@ -33,7 +33,7 @@ class Writes:
 
     def take(self, session: Session, now: float) -> bool:
         """Begins a write, if it is time for one."""
-        taken = self.checkpointer.take(now)
+        taken = self.checkpointer.take(now, 9)
         if taken:
             assert taken == [session]
             self.positions.append(session.position)
@@ -62,7 +62,7 @@ def test_a_session_without_durability_is_left_alone(writes: Writes) -> None:
     writes.move(session, 1000, 0.0)
 
     assert not writes.checkpointer.is_waiting(1e6)
-    assert writes.checkpointer.take(1e6) == []
+    assert writes.checkpointer.take(1e6, 9) == []
 
 
 def test_steps_make_it_due(writes: Writes) -> None:
@@ -203,6 +203,19 @@ def test_timers_do_not_pile_up(writes: Writes) -> None:
     assert len(writes.checkpointer._timers) <= 2 * MIN_TIMERS
     writes.move(session, 0, 1000.0)
     assert writes.take(session, 87_400.0)
+
+
+def test_no_more_are_taken_than_asked_for(writes: Writes) -> None:
+    """Those that have been due for longest come first, the others when there is room."""
+    sessions = [session_of(SYNC) for _ in range(5)]
+    for session in sessions:
+        writes.move(session, 1, 0.0)
+    first = writes.checkpointer.take(0.0, 3)
+    writes.move(first[0], 1, 0.0)
+
+    assert first == sessions[:3]
+    assert writes.checkpointer.take(0.0, 3) == [*sessions[3:], first[0]]
+    assert not writes.checkpointer.is_waiting(0.0)
 
 
 events = st.lists(st.sampled_from(("move", "tick", "done", "fail", "insist")), max_size=60)

@@ -170,13 +170,13 @@ def test_what_waits_is_to_be_stored() -> None:
     outbox, session = Outbox(checkpointer), session_of(Mode.SYNC)
     session.position = 4
     checkpointer.advanced(session, 0.0)
-    assert checkpointer.take(0.0) == [session]
+    assert checkpointer.take(0.0, 9) == [session]
     checkpointer.taken(session)
     checkpointer.failed(session, 0.0)
-    assert checkpointer.take(0.0) == []
+    assert checkpointer.take(0.0, 9) == []
     tell(outbox, session, Answer("a", 4, 4))
 
-    assert checkpointer.take(0.0) == [session]
+    assert checkpointer.take(0.0, 9) == [session]
 
 
 def test_a_sink_that_is_gone_is_forgotten(outbox: Outbox) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from conveyor.engine import checkpointer, engine, store_writer
+from conveyor.engine import checkpointer, engine, persistence, store_writer
 from conveyor.engine.checkpoint import decode_state, read_head
 from conveyor.engine.durability import Durability, Mode
 from conveyor.engine.engine import Engine
@@ -38,6 +38,7 @@ from conveyor.errors import (
     Unavailable,
 )
 from conveyor.graph.model_file import model_from_proto
+from conveyor.store import Record
 from tests.engine.harness import GREEDY, LOGITS, alone
 from tests.engine.stores import TroubledStore
 from tests.engine.test_engine import AwaitedSink, Counts
@@ -314,6 +315,26 @@ class TestOwners:
 
         await goes_on(store, "a", 8)
 
+    async def test_one_that_is_let_go_while_the_store_is_asked_is_taken_up(
+        self, served: Served, store: TroubledStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its client must not hear that it is unknown."""
+        await served.open("a", SYNC)
+        read = store.read
+
+        async def read_slowly(session_id: str) -> Record | None:
+            monkeypatch.setattr(store, "read", read)
+            record = await read(session_id)
+            await store.acquire(session_id)  # another server has it now, and the next save tells us
+            served.begin("a", TEXT[:2])
+            while "a" in served.engine:
+                await asyncio.sleep(0.002)
+            return record
+
+        monkeypatch.setattr(store, "read", read_slowly)
+        await served.engines.holding("a", is_doubtful=True)
+        assert served.engine.get("a").epoch == 3
+
     async def test_a_session_is_taken_up_once(self, served: Served, store: TroubledStore) -> None:
         """However many ask for it at a time."""
         await served.open("a", SYNC)
@@ -389,23 +410,36 @@ class TestOpening:
         await served.open("b", Durability(Mode.NONE))
         assert (await served.step("b", TEXT[:2])).durable_position is None
 
-    async def test_work_for_a_session_that_does_not_come_about_fails(
-        self, served: Served, store: TroubledStore
-    ) -> None:
-        """Nobody waits for ever who was too quick."""
+    async def test_nobody_finds_a_session_before_it_is_open(self, served: Served, store: TroubledStore) -> None:
+        """The store may have another of that id, and who asks for that one must not get this."""
         store.hold()
         opening = asyncio.create_task(served.open("a", SYNC))
         await store.entered.wait()
-        sink = served.begin("a", TEXT[:2])
-        while served.engine.get("a").position < 2:
-            await asyncio.sleep(0.002)
-        store.fail()
-        with pytest.raises(Unavailable):
-            await opening
-        (outcome,) = await sink.answers(1)
+        with pytest.raises(Unavailable, match="is being opened"):
+            served.begin("a", TEXT[:2])
+        for ask in (served.engines.holding, served.engines.view, served.engines.close):
+            with pytest.raises(Unavailable, match="is being opened"):
+                await ask("a")
+        store.mend()
+        await opening
 
-        assert isinstance(outcome, NotFound)
-        assert served.engine.stats().num_waiting == 0
+        assert (await served.step("a", TEXT[:2])).position == 2
+
+    async def test_what_a_drain_ends_while_it_is_opened_is_unavailable(
+        self, served: Served, store: TroubledStore
+    ) -> None:
+        """And leaves its id free: its client opens it elsewhere."""
+        store.hold()
+        opening = asyncio.create_task(served.open("a", SYNC))
+        await store.entered.wait()
+        await served.engine.drain(0.05)
+        store.mend()
+        with pytest.raises(Unavailable, match="has ended while it was opened"):
+            await opening
+        await served.writer.closed("a")
+
+        async with serving(store) as other:
+            await other.open("a", SYNC)
 
     async def test_without_a_store_there_is_no_durability(self) -> None:
         """FAILED_PRECONDITION, and nothing is open."""
@@ -506,6 +540,30 @@ class TestDraining:
 
         assert [served.counts.ended, await store.read("b")] == [[EndReason.DRAINED] * 2, None]
         await goes_on(store, "a", 2)
+
+    async def test_a_store_that_hangs_does_not_hold_it_up(self, served: Served, store: TroubledStore) -> None:
+        """Not even while it is asked for the sessions without durability."""
+        await served.open("a", Durability(Mode.NONE))
+        store.hold()
+        await asyncio.wait_for(served.engine.drain(0.1), 10)
+
+        assert served.counts.ended == [EndReason.DRAINED]
+
+    async def test_no_more_are_on_their_way_than_the_store_takes(
+        self, store: TroubledStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However many are due at once: the others wait without a copy of their states, and are stored in the end."""
+        monkeypatch.setattr(persistence, "MAX_UNDER_WAY", 3)
+        async with serving(store) as served:
+            for number in range(10):
+                await served.open(f"s{number}")
+                await served.step(f"s{number}", TEXT[:5])
+            store.calls.clear()
+            await served.engine.drain(10.0)
+
+        assert sum(number for _, number in store.calls) == 10
+        assert max(number for _, number in store.calls) == 3
+        await goes_on(store, "s9", 5)
 
 
 class TestStates:

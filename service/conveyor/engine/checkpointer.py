@@ -71,18 +71,25 @@ class Checkpointer:
         """True if a session may be due."""
         return bool(self._due) or bool(self._timers and self._timers[0][0] <= now)
 
-    def take(self, now: float) -> list[Session]:
-        """The sessions to be stored now. One whose last checkpoint is still on its way comes later, if it moves on."""
+    def take(self, now: float, most: int) -> list[Session]:
+        """At most so many sessions to be stored now, those first that have been due for longest.
+
+        One whose last checkpoint is still on its way comes later, if it moves on.
+        """
         while self._timers and self._timers[0][0] <= now:
             *_, session, since = heapq.heappop(self._timers)
             # If what was dirty then has been stored, later steps have a timer of their own.
             if _is_dirty_since(session, since):
                 self._due[session] = None
-        self._due = {
-            session: None for session in self._due if session.stored and session.stored.dirty_since is not None
-        }
-        taken = [session for session in self._due if _can_be_stored(session)]
-        for session in taken:
+        taken, over = list[Session](), list[Session]()
+        for session in self._due:
+            if len(taken) == most:
+                break
+            if session.stored is None or session.stored.dirty_since is None:
+                over.append(session)
+            elif _can_be_stored(session):
+                taken.append(session)
+        for session in (*taken, *over):
             del self._due[session]
         return taken
 

@@ -220,7 +220,7 @@ class Core:
         """Forgets work that has not finished. Its sink hears no more of it."""
         try:
             session = self.table.get(work.session_id)
-        except NotFound:
+        except (NotFound, Unavailable):
             return
         for index, job in enumerate(session.jobs):
             if job.work is work and not job.is_cancelled:

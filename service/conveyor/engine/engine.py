@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from queue import SimpleQueue
 from threading import Thread
 
@@ -47,6 +48,7 @@ log = logging.getLogger("conveyor.engine")
 EXPIRY_INTERVAL = 0.5  # seconds between looks at the sessions' deadlines
 LEAVING_SECONDS = 0.001  # between looks at a state that is being spilled, and can be read once the run is over
 SAVE_INTERVAL = 0.05  # seconds between looks at what is to be stored
+ENDED_AT_ONCE = 256  # sessions of a drain, before others on the event loop have their turn
 
 # A batch of so few sessions, expected to take no longer than this, runs on the event loop itself: the two thread
 # switches would cost a lone session more than the loop's other users lose by waiting.
@@ -166,11 +168,12 @@ class Engine:
         Raises:
             AlreadyExists: the store has a session of that id.
             FailedPrecondition: there is no store.
-            Unavailable: the store does not answer.
+            Unavailable: the store does not answer, or the server has drained meanwhile.
         """
         if durability.mode is Mode.NONE:
             return
         session = self._core.table.get(session_id)
+        session.is_opening = True
         try:
             await self.persistence.create(session, durability)
         except BaseException:
@@ -178,6 +181,10 @@ class Engine:
                 self._core.end(session, EndReason.CLOSED)
                 self._deliver()
             raise
+        finally:
+            session.is_opening = False
+        if not session.is_open:
+            raise Unavailable(f"session_id: session {session_id!r} has ended while it was opened")
 
     def check_room(self, session_id: str) -> None:
         """Raises what `adopt` of a session would, if it could not be."""
@@ -306,9 +313,11 @@ class Engine:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), timeout)
         await self.persistence.store_all(max(0.0, deadline - time.monotonic()))
-        for session in list(self._core.table):
-            self._core.end(session, reason)
-        self._deliver()
+        while some := list(islice(self._core.table, ENDED_AT_ONCE)):
+            for session in some:
+                self._core.end(session, reason)
+            self._deliver()
+            await asyncio.sleep(0)
 
     async def stop(self) -> None:
         """Stops the thread, after the run it is in, and the timer. May be called again."""

@@ -182,9 +182,9 @@ class Engines:
                 newest = epoch
                 if held and is_doubtful and self.recovery is not None:
                     newest = max(epoch, await self.recovery.epoch_of(session_id))
-                if 0 < held < newest:
-                    break  # another server has had it since
-                return engine
+                if session_id in engine and not 0 < engine.get(session_id).epoch < newest:
+                    return engine
+                break  # another server has had it since
         if self.recovery is None:
             return self.of_session(session_id)  # which, or whose methods, say that it is unknown
         return await self.recovery.resume(session_id, received, epoch)

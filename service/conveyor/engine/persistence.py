@@ -1,6 +1,7 @@
 """One engine's sessions on their way to the store, and back."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,7 +21,9 @@ from conveyor.store import Save, Saved, StoreError
 
 log = logging.getLogger("conveyor.engine")
 
-DRAIN_SESSIONS = 1024  # read from the arena at a time when all are stored
+# Checkpoints of an engine that may be on their way: two calls of the store. More would only wait, take memory, and be
+# read from the arena at once while all else waits.
+MAX_UNDER_WAY = 1024
 POLL_SECONDS = 0.01
 RENEWAL_SECONDS = 5.0  # between two times of storing everything anew
 
@@ -50,6 +53,7 @@ class Persistence:
         self._observer = observer
         self._deliver = deliver
         self._is_delivery_due = False
+        self._num_under_way = 0
         self._renewed = -inf
 
     @property
@@ -143,7 +147,10 @@ class Persistence:
         """Sends the checkpoints that are due on their way."""
         if self._writer is None or not self._core.checkpointer.is_waiting(now):
             return
-        sessions = self._core.checkpointer.take(now)
+        most = MAX_UNDER_WAY - self._num_under_way
+        if most <= 0:
+            return
+        sessions = self._core.checkpointer.take(now, most)
         if self._writer.may_try(now):
             self._save(sessions, now)
             return
@@ -161,6 +168,7 @@ class Persistence:
             head = self.encode_head(self.head_of(session)) if with_heads else None
             save = self._save_of(session, stored, state, now, head)
             self._core.checkpointer.taken(session)
+            self._num_under_way += 1
             self._writer.save(save, partial(self._done, session, save), must_replicate=stored.is_sync)
 
     def _save_of(self, session: Session, stored: Stored, state: State, now: float, head: bytes | None) -> Save:
@@ -178,6 +186,8 @@ class Persistence:
 
     def _done(self, session: Session, save: Save, outcome: Saved | StoreError) -> None:
         """What came of a checkpoint."""
+        self._num_under_way -= 1
+        self._deliver_soon()
         if not session.is_open or session.stored is None:
             return
         now = monotonic()
@@ -195,7 +205,6 @@ class Persistence:
         else:
             self._observer.checkpoints_failed(1)
             self._core.not_stored(session, Unavailable(f"the store does not answer: {outcome}"), now)
-        self._deliver_soon()
 
     def _renew_others(self, now: float) -> None:
         """A store that has lost one session may have started empty: those that do not move are stored anew too."""
@@ -226,19 +235,28 @@ class Persistence:
         if self._writer is None:
             return
         sessions = list(self._core.table)
-        deadline = monotonic() + seconds
-        fresh = [session for session in sessions if session.stored is None]
-        for first in range(0, len(fresh), DRAIN_SESSIONS):
-            await asyncio.gather(*map(self._create_drained, fresh[first : first + DRAIN_SESSIONS]))
-            if not self._writer.is_up or monotonic() >= deadline:
-                break
-        while monotonic() < deadline and (unsaved := [s for s in sessions if s.stored and _is_unsaved(s)]):
-            for session in unsaved[:DRAIN_SESSIONS]:
-                self._core.checkpointer.insist(session)
-            self.save_due(monotonic())
-            await asyncio.sleep(POLL_SECONDS)
+        moved = [session for session in sessions if session.stored is not None and _is_unsaved(session)]
+        for session in moved:
+            self._core.checkpointer.insist(session)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._create_all([session for session in sessions if session.stored is None])
+                await self._saved(moved)
         if lost := sum(map(_is_unsaved, sessions)):
             log.error("%d sessions could not be stored in time: they are where their last checkpoint is", lost)
+
+    async def _create_all(self, sessions: Sequence[Session]) -> None:
+        for first in range(0, len(sessions), MAX_UNDER_WAY):
+            await asyncio.gather(*map(self._create_drained, sessions[first : first + MAX_UNDER_WAY]))
+            if self._writer is not None and not self._writer.is_up:
+                break
+
+    async def _saved(self, sessions: Sequence[Session]) -> None:
+        """Waits until all these are in the store."""
+        for session in sessions:
+            while _is_unsaved(session):
+                self.save_due(monotonic())
+                await asyncio.sleep(POLL_SECONDS)
 
     async def _create_drained(self, session: Session) -> None:
         try:

@@ -54,6 +54,7 @@ class Session:
     is_leaving: bool = False  # being spilled: its slot may be another's by now
     is_entering: bool = False  # being restored: its state may not be in its slot yet
     is_open: bool = True
+    is_opening: bool = False  # the store is asked whether the id is free: until then nobody finds it
     acknowledged: int = 0  # the client has the answers up to here
     kept: tuple[Kept, ...] = ()  # answers that it may not have, oldest first
     history: "array[int] | None" = None  # the tokens that its state has seen; None if they are not followed

@@ -152,7 +152,7 @@ class StoreWriter:
 
     async def _create(self) -> None:
         waiting, self._creations = self._creations[:MAX_SAVES], self._creations[MAX_SAVES:]
-        waiting = [(save, created) for save, created in waiting if not self._is_in_the_way(save, created)]
+        waiting = [(save, created) for save, created in waiting if self._may_be_made(save, created)]
         if not waiting:
             return
         try:
@@ -172,13 +172,11 @@ class StoreWriter:
             elif epoch:  # nobody waits for it any more
                 self.close(save.session_id, epoch)
 
-    def _is_in_the_way(self, save: Save, created: "asyncio.Future[int]") -> bool:
-        """True if a record of that id is still to be closed: who made one now would see it closed."""
-        if save.session_id not in self._closings:
-            return False
-        if not created.done():
+    def _may_be_made(self, save: Save, created: "asyncio.Future[int]") -> bool:
+        """False if nobody waits for it, or if a record of that id is still to be closed: that would close the new."""
+        if not created.done() and save.session_id in self._closings:
             created.set_exception(StoreError("it has not closed the session that had this id before"))
-        return True
+        return not created.done()
 
     async def _save(self) -> None:
         waiting, self._saves = self._saves[:MAX_SAVES], self._saves[MAX_SAVES:]

@@ -10,7 +10,7 @@ from itertools import count
 from conveyor.engine.limits import Limits
 from conveyor.engine.session import MAX_REMEMBERED, Session
 from conveyor.engine.work import EndReason, OpenOptions, Start
-from conveyor.errors import AlreadyExists, NotFound, ResourceExhausted
+from conveyor.errors import AlreadyExists, NotFound, ResourceExhausted, Unavailable
 
 ALIKE = Start()
 
@@ -83,11 +83,15 @@ class SessionTable:
 
         Raises:
             NotFound: there is none.
+            Unavailable: it is being opened, and may turn out to be another that is in the store.
         """
         try:
-            return self._sessions[session_id]
+            session = self._sessions[session_id]
         except KeyError:
             raise NotFound(f"session_id: no session {session_id!r} is open: unknown, expired or closed") from None
+        if session.is_opening:
+            raise Unavailable(f"session_id: session {session_id!r} is being opened")
+        return session
 
     def remove(self, session: Session) -> None:
         """Takes a session out; it can no longer be found."""
