@@ -62,7 +62,11 @@ class Stored:
 
     def base(self, received: int) -> int | None:
         """The newest checkpoint that a client with the answers up to `received` is not behind."""
-        return max((position for position in self.checkpoints if position <= received), default=None)
+        # For every answer: the newest is nearly always the one, and a loop costs a seventh of `max` over a generator.
+        for position in reversed(self.checkpoints):
+            if position <= received:
+                return position
+        return None
 
     def kept(self, acknowledged: int) -> tuple[int, int]:
         """Which checkpoints stay beside the next: the one at the first position, and those from the second on.
