@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 from chaos.__main__ import torment
 
 
+@pytest.mark.timeout(300)  # half a minute on a quiet machine
 def test_nothing_is_lost_doubled_or_wrong(tmp_path: Path) -> None:
     """Sessions of every durability come through one round of torments; the tally shows that they were at work."""
     report = torment(tmp_path, seed=1, seconds=0, num_sessions=60, num_replicas=2)
