@@ -12,6 +12,7 @@ from conveyor.engine.engines import Engines
 from conveyor.engine.store_writer import StoreWriter
 from conveyor.engine.trial import Bounds
 from conveyor.repository import Repository
+from conveyor.repository.folder import read_folder
 from conveyor.repository.loader import Loader
 from conveyor.repository.seal_key import open_seal
 from conveyor.rpc.server import RpcServer, join_address
@@ -57,6 +58,7 @@ class Server:
         """
         tune_interpreter()
         settings = self._settings
+        read_folder(settings.models)  # a wrong path is told of before anything else
         store = settings.open_store()
         self._writer = StoreWriter(store) if store else None
         seal = open_seal(settings.seal_key, settings.state_dir if store else None)
