@@ -47,7 +47,7 @@ log = logging.getLogger("conveyor.engine")
 EXPIRY_INTERVAL = 0.5  # seconds between looks at the sessions' deadlines
 LEAVING_SECONDS = 0.001  # between looks at a state that is being spilled, and can be read once the run is over
 SAVE_INTERVAL = 0.05  # seconds between looks at what is to be stored
-ENDED_AT_ONCE = 256  # sessions of a drain, before others on the event loop have their turn
+ENDED_AT_ONCE = 256  # sessions, before others on the event loop have their turn
 
 
 class Engine:
@@ -408,9 +408,11 @@ class Engine:
     async def _expire_forever(self) -> None:
         while True:
             await asyncio.sleep(EXPIRY_INTERVAL)
-            for session, reason in self._core.table.expired(time.monotonic()):
-                self._core.end(session, reason)
-            self._deliver()
+            while ended := self._core.table.expired(time.monotonic(), ENDED_AT_ONCE):
+                for session, reason in ended:
+                    self._core.end(session, reason)
+                self._deliver()
+                await asyncio.sleep(0)
 
     def _view(self, session: Session) -> SessionView:
         return SessionView(
