@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 from conveyor.engine import engine as engine_module
+from conveyor.engine import runs
 from conveyor.engine.engine import Engine
 from conveyor.engine.feeds import Feeds, Results
 from conveyor.engine.limits import Device, Limits
@@ -145,7 +146,7 @@ async def sink() -> AwaitedSink:
 @pytest.fixture
 def in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """No batch runs on the event loop, however quick."""
-    monkeypatch.setattr(engine_module, "INLINE_SESSIONS", 0)
+    monkeypatch.setattr(runs, "INLINE_SESSIONS", 0)
 
 
 def chunk(session_id: str, tokens: list[int], sink: Sink, want: Want = LOGITS, **fields: Any) -> Chunk:
@@ -370,7 +371,7 @@ class TestFailure:
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         """Chunks of a run that raises get the id of the log line that has the cause; their sessions go on as before."""
-        monkeypatch.setattr(engine_module, "INLINE_SESSIONS", inline_sessions)
+        monkeypatch.setattr(runs, "INLINE_SESSIONS", inline_sessions)
         counts = Counts()
         async with running(counts, num_slots=1, max_batch=1) as engine:
             opened(engine, "a", "b")
@@ -452,6 +453,6 @@ class TestShutdown:
         await engine.stop()
         await engine.stop()
 
-        assert not engine._thread.is_alive()
+        assert engine._runs.is_stopped
         with pytest.raises(Unavailable):
             engine.open(OpenOptions())

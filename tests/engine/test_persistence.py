@@ -264,6 +264,22 @@ class TestSync:
         assert [token.position for token in tokens] == list(range(4, 14))
         assert served.engine.get("a").durable_position == 13
 
+    async def test_a_state_that_was_not_read_is_read_again(
+        self, served: Served, store: TroubledStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its client is told, and nobody waits for ever; the retry is answered."""
+
+        def refuse(slots: Sequence[int]) -> Any:
+            raise RuntimeError
+
+        await served.open("a", SYNC)
+        with monkeypatch.context() as patch:
+            patch.setattr(served.engine.runner, "read", refuse)
+            assert isinstance(await served.outcome("a", TEXT[:2], position=0), Unavailable)
+
+        assert (await served.step("a", TEXT[:2], position=0)).position == 2
+        assert served.engine.get("a").durable_position == 2
+
 
 class TestOwners:
     async def test_a_store_that_restarted_empty_gets_its_sessions_back(

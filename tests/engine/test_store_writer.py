@@ -253,6 +253,20 @@ async def test_one_that_cannot_take_its_news_does_not_stop_the_others(writer: St
     assert await saved(writer, save_of("a", 5)) == [Saved.DONE]
 
 
+async def test_a_store_that_cannot_be_closed_does_not_stop_the_stop(
+    store: TroubledStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is stopped after it is stopped too."""
+
+    async def refuse() -> None:
+        raise StoreError("no answer in time")
+
+    writer = StoreWriter(store)
+    writer.start()
+    monkeypatch.setattr(store, "stop", refuse)
+    await writer.stop(1.0)
+
+
 async def test_what_waits_is_written_before_the_end(store: TroubledStore) -> None:
     """A stop lets the store have what it was to have; if it does not answer, not for longer than it may take."""
     writer = StoreWriter(store)

@@ -20,10 +20,22 @@ def open_session(table: SessionTable, now: float = 0.0, **options: Any) -> Sessi
 
 def reasons(table: SessionTable, now: float) -> list[tuple[str, EndReason]]:
     """Whose time is up, and why; they are removed, as the caller of `expired` does."""
-    ended = table.expired(now)
+    ended = table.expired(now, 100)
     for session, _ in ended:
         table.remove(session)
     return [(session.session_id, reason) for session, reason in ended]
+
+
+def test_no_more_expire_at_once_than_asked_for() -> None:
+    """The others do when they are asked for next."""
+    table = SessionTable(LIMITS)
+    for name in "abc":
+        open_session(table, session_id=name)
+    for expected in (["a", "b"], ["c"], []):
+        ended = table.expired(11.0, 2)
+        for session, _ in ended:
+            table.remove(session)
+        assert [session.session_id for session, _ in ended] == expected
 
 
 def test_a_session_is_found_by_its_id() -> None:

@@ -1,4 +1,4 @@
-"""One loaded model, serving: the core's rules, a thread that runs its batches, and the event loop between them."""
+"""One loaded model, serving: the core's rules, its runs, and the event loop between them."""
 
 import asyncio
 import contextlib
@@ -8,8 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from queue import SimpleQueue
-from threading import Thread
 
 import numpy as np
 
@@ -23,6 +21,7 @@ from conveyor.engine.limits import Device, EngineStats, Limits
 from conveyor.engine.persistence import Persistence
 from conveyor.engine.prefixes import Prefixes
 from conveyor.engine.runner import Runner
+from conveyor.engine.runs import Runs
 from conveyor.engine.scheduler import Batch
 from conveyor.engine.session import Session
 from conveyor.engine.store_writer import StoreWriter
@@ -48,12 +47,7 @@ log = logging.getLogger("conveyor.engine")
 EXPIRY_INTERVAL = 0.5  # seconds between looks at the sessions' deadlines
 LEAVING_SECONDS = 0.001  # between looks at a state that is being spilled, and can be read once the run is over
 SAVE_INTERVAL = 0.05  # seconds between looks at what is to be stored
-ENDED_AT_ONCE = 256  # sessions of a drain, before others on the event loop have their turn
-
-# A batch of so few sessions, expected to take no longer than this, runs on the event loop itself: the two thread
-# switches would cost a lone session more than the loop's other users lose by waiting.
-INLINE_SESSIONS = 2
-INLINE_SECONDS = 0.002
+ENDED_AT_ONCE = 256  # sessions, before others on the event loop have their turn
 
 
 class Engine:
@@ -94,10 +88,7 @@ class Engine:
         self.persistence = Persistence(
             (name, version, self.fingerprint), self._core, self.runner, writer, observer, self._deliver
         )
-        self._batches: SimpleQueue[tuple[Batch, Assembly] | None] = SimpleQueue()
-        self._thread = Thread(target=self._run_batches, name=f"run-{name}-{version}", daemon=True)
-        self._num_running = 0
-        self._step_seconds = self.runner.warm_up(1)  # cost of a small run's step, followed from here on
+        self._runs = Runs(self.runner, f"{name}-{version}", self._came_back)
         self._is_draining = self._is_unloading = False
         self._idle = asyncio.Event()  # set once a draining engine has no work left
         self._is_pump_due = False
@@ -119,9 +110,9 @@ class Engine:
         return len(self._core.table)
 
     def start(self) -> None:
-        """Starts the run thread and the expiry timer."""
+        """Starts the runs and the timers."""
         self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        self._runs.start()
         self._timers = [self._loop.create_task(self._expire_forever())]
         if self.persistence.has_store:
             self._timers.append(self._loop.create_task(self._save_forever()))
@@ -320,11 +311,10 @@ class Engine:
             await asyncio.sleep(0)
 
     async def stop(self) -> None:
-        """Stops the thread, after the run it is in, and the timer. May be called again."""
+        """Stops the runs, after the one under way, and the timers. May be called again."""
         self._is_draining = True
-        if self._thread.is_alive():
-            self._batches.put(None)
-            await asyncio.to_thread(self._thread.join)
+        if not self._runs.is_stopped:
+            await self._runs.stop()
             for timer in self._timers:
                 timer.cancel()
             await asyncio.gather(*self._timers, return_exceptions=True)
@@ -347,42 +337,20 @@ class Engine:
         """Starts what can run, then sends what has come of the runs: the sending is done while the next one runs."""
         self._is_pump_due = False
         while self._can_start() and (formed := self._core.next_batch(time.monotonic())):
-            if self._is_inline(formed[0]):
-                self._finish(*formed, self._run(*formed))
+            if self._runs.is_quick(formed[0]):
+                self._finish(*formed, self._runs.run(*formed))
                 if self._core.num_ready:  # the loop has its turn first, or one generation would hold up all else
                     self._pump_soon()
                 break
-            self._num_running += 1
-            self._batches.put(formed)
+            self._runs.begin(*formed)
         self._deliver()
 
     def _can_start(self) -> bool:
         """One batch at a time lets the next grow meanwhile; a second may wait beside it if it cannot grow."""
-        return self._num_running == 0 or (self._num_running == 1 and self._core.num_ready >= self._core.batch_limit)
+        num_running = self._runs.num_under_way
+        return num_running == 0 or (num_running == 1 and self._core.num_ready >= self._core.batch_limit)
 
-    def _is_inline(self, batch: Batch) -> bool:
-        if self._num_running or self.runner.is_cuda or len(batch) > INLINE_SESSIONS:
-            return False
-        return batch.num_steps * self._step_seconds <= INLINE_SECONDS
-
-    def _run_batches(self) -> None:
-        """The run thread: batches in, results out to the loop."""
-        while (formed := self._batches.get()) is not None:
-            results = self._run(*formed)
-            with contextlib.suppress(RuntimeError):  # the loop was closed before the engine was stopped
-                self._loop.call_soon_threadsafe(self._finish_threaded, *formed, results)
-
-    def _run(self, batch: Batch, assembly: Assembly) -> Results:
-        """Runs a batch; what goes wrong comes back as the results' error."""
-        results = Results()
-        try:
-            self.runner.run(assembly.feeds, results)
-        except Exception as error:  # whatever the runtime raises, the sessions must go on
-            results.error = error
-        return results
-
-    def _finish_threaded(self, batch: Batch, assembly: Assembly, results: Results) -> None:
-        self._num_running -= 1
+    def _came_back(self, batch: Batch, assembly: Assembly, results: Results) -> None:
         self._finish(batch, assembly, results)
         self._pump()
 
@@ -394,8 +362,6 @@ class Engine:
             self._observer.run_failed()
             self._core.fail(batch, results, error_id)
             return
-        if len(batch) <= INLINE_SESSIONS:
-            self._step_seconds = 0.8 * self._step_seconds + 0.2 * results.run_seconds / batch.num_steps
         began = now - results.run_seconds
         waits = [began - job.arrived for job in batch.jobs if job.num_done == job.num_known and job.num_steps]
         self._core.finish(batch, assembly, results, now)
@@ -450,9 +416,11 @@ class Engine:
     async def _expire_forever(self) -> None:
         while True:
             await asyncio.sleep(EXPIRY_INTERVAL)
-            for session, reason in self._core.table.expired(time.monotonic()):
-                self._core.end(session, reason)
-            self._deliver()
+            while ended := self._core.table.expired(time.monotonic(), ENDED_AT_ONCE):
+                for session, reason in ended:
+                    self._core.end(session, reason)
+                self._deliver()
+                await asyncio.sleep(0)
 
     def _view(self, session: Session) -> SessionView:
         return SessionView(

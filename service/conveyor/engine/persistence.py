@@ -151,11 +151,17 @@ class Persistence:
         if most <= 0:
             return
         sessions = self._core.checkpointer.take(now, most)
+        problem = "the store does not answer"
         if self._writer.may_try(now):
-            self._save(sessions, now)
-            return
+            try:
+                self._save(sessions, now)
+            except Exception:  # whatever the runtime raises, the sessions must go on
+                log.exception("the states of %d sessions were not read", len(sessions))
+                problem = "the session's state was not read"
+            else:
+                return
         for session in sessions:
-            self._core.not_stored(session, Unavailable("the store does not answer"), now)
+            self._core.not_stored(session, Unavailable(problem), now)
         self._deliver_soon()
 
     def _save(self, sessions: Sequence[Session], now: float, *, with_heads: bool = False) -> None:

@@ -104,10 +104,10 @@ class SessionTable:
             self._deadlines = [entry for entry in self._deadlines if entry[2].is_open]
             heapq.heapify(self._deadlines)
 
-    def expired(self, now: float) -> list[tuple[Session, EndReason]]:
-        """The sessions whose time is up. They are still in the table: the caller ends them."""
+    def expired(self, now: float, most: int) -> list[tuple[Session, EndReason]]:
+        """At most so many sessions whose time is up. They are still in the table: the caller ends them."""
         ended: list[tuple[Session, EndReason]] = []
-        while self._deadlines and self._deadlines[0][0] <= now:
+        while len(ended) < most and self._deadlines and self._deadlines[0][0] <= now:
             session = heapq.heappop(self._deadlines)[2]
             if not session.is_open:
                 continue
