@@ -275,6 +275,21 @@ async def test_an_unknown_session_is_doubted_after_a_loss() -> None:
     assert error_of(pending) is NotFound
 
 
+async def test_a_session_may_be_looked_for_long_after_a_loss() -> None:
+    """A session that rested since its connection was lost is looked for once, however long ago that was."""
+    lane = Lane("s", 0, has_peers=True)
+    lane.answered(add(lane), step_pb2.StepResult(position=1))
+    lane.lose(NOW)
+    now = NOW + 2 * DOUBT_SECONDS
+    pending = add(lane)
+    pending.deadline = now + 100
+
+    assert lane.failed(pending, NotFound("no session"), now) == []
+    assert lane.must_resume
+    assert lane.failed(pending, NotFound("no session"), now + DOUBT_SECONDS / 2) == []
+    assert lane.failed(pending, NotFound("no session"), now + 2 * DOUBT_SECONDS) == [pending]
+
+
 async def test_an_unknown_session_is_believed_without_a_loss() -> None:
     """A session that was stepped on this connection and is not found has ended."""
     lane = Lane("s", 0)

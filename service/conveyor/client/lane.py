@@ -119,6 +119,7 @@ class Lane:
     def lose(self, now: float) -> None:
         """Takes the news that the connection or the server was lost."""
         self.fate.lose(now)
+        self.is_unproven = True  # its stream may lead elsewhere from now on
         for pending in self.chunks:
             pending.may_be_taken |= pending.is_sent
 
