@@ -6,7 +6,7 @@ from chaos.tally import Gone, Pause, Tally
 from chaos.tormentor import Tormentor
 
 # A last answer may be read somewhat later than it was sent.
-_LATE_SECONDS = 1.0
+_LATE_SECONDS = 3.0
 
 
 class Report:

@@ -34,7 +34,7 @@ def test_no_other_session_may_go() -> None:
     gone = [
         replace(EXCUSED, durability="sync"),
         replace(EXCUSED, holder="replica-1"),
-        replace(EXCUSED, noticed=KILL - 1),
+        replace(EXCUSED, noticed=KILL - 0.5),
         replace(EXCUSED, last_answer=KILL + 5, noticed=KILL + 6),
     ]
 

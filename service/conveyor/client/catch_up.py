@@ -44,8 +44,12 @@ async def catch_up(connection: Connection, lane: Lane, position: int, deadline: 
         position += num_steps
 
 
-async def resume(connection: Connection, lane: Lane, seconds: float | None = None) -> session_pb2.Session:
+async def resume(
+    connection: Connection, lane: Lane, seconds: float | None = None, *, is_repeated: bool = False
+) -> session_pb2.Session:
     """Has a server take the session up where its client can go on.
+
+    While it is in doubt whether a session that is not stored lives, a call that `is_repeated` looks for it in few places.
 
     Raises:
         NotFound: it is unknown, expired or closed.
@@ -54,8 +58,7 @@ async def resume(connection: Connection, lane: Lane, seconds: float | None = Non
     request = session_pb2.ResumeSessionRequest(
         session_id=lane.session_id, received_position=lane.position, epoch=lane.epoch
     )
-    # While it is in doubt, it will be asked for again.
-    num_detours = FEW_DETOURS if lane.fate.is_in_doubt(monotonic()) else NUM_DETOURS
+    num_detours = FEW_DETOURS if is_repeated and lane.fate.is_in_doubt(monotonic()) else NUM_DETOURS
     session, lane.shard = await resumed(connection, request, lane.shard, seconds, num_detours)
     return session
 

@@ -170,7 +170,7 @@ class GenerationCall:
         """After a loss, has the session come to where its client is, wherever it is now."""
         lane, seconds = self._lane, self._deadline - monotonic()
         if self._must_resume:
-            session = await resume(self._connection, lane, seconds)
+            session = await resume(self._connection, lane, seconds, is_repeated=True)
             lane.sees(session.epoch)
             self._behind = session.position if session.position < lane.position else None
             self._must_resume = False

@@ -268,7 +268,7 @@ class Stream:
     async def _resume(self, lane: Lane) -> None:
         """Has the session go back to where its client can have all answers again."""
         try:
-            session = await resume(self._connection, lane)
+            session = await resume(self._connection, lane, is_repeated=True)
         except ClientError as error:
             if lane.chunks and isinstance(error, NotFound):
                 self._failed(lane.chunks[0], error)
