@@ -49,7 +49,7 @@ async def resume(
 ) -> session_pb2.Session:
     """Has a server take the session up where its client can go on.
 
-    While it is in doubt whether a session that is not stored lives, a call that `is_repeated` looks for it in few places.
+    While it is in doubt whether a session that is not stored lives, one that `is_repeated` looks for it in few places.
 
     Raises:
         NotFound: it is unknown, expired or closed.
