@@ -3,6 +3,7 @@
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -28,6 +29,7 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=240, help="sessions at once (default: %(default)s)")
     parser.add_argument("--replicas", type=int, default=2, help="number of replicas (default: %(default)s)")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # which ends all processes
     print(f"seed {args.seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="conveyor-"))
     report = torment(folder, args.seed, args.seconds, args.sessions, args.replicas)

@@ -36,10 +36,12 @@ class Layout:
         """Waits until Envoy sends requests to every replica.
 
         Raises:
-            RuntimeError: some replica fails its health checks for as long as that.
+            RuntimeError: a replica has ended, or fails its health checks for as long as that.
         """
         deadline = time.monotonic() + seconds
         while (num_healthy := self.envoy.num_healthy()) < len(self.replicas):
+            if ended := [replica.name for replica in self.replicas if not replica.is_running]:
+                raise RuntimeError(f"{', '.join(ended)} ended by itself")
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{num_healthy} of {len(self.replicas)} replicas are healthy after {seconds:g} s")
             time.sleep(_POLL_SECONDS)

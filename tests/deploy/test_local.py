@@ -105,6 +105,20 @@ def test_a_killed_replica_is_left_out_until_it_is_back(layout: Layout) -> None:
     assert layout.envoy.num_healthy() == 2
 
 
+def test_a_replica_that_has_ended_is_not_waited_for(layout: Layout) -> None:
+    """What ended by itself is told by its name, and not when the time is over."""
+    replica = layout.replicas[0]
+    replica.kill()
+    while layout.envoy.num_healthy() == 2:
+        pass
+
+    with pytest.raises(RuntimeError, match="replica-0 ended by itself"):
+        layout.wait_healthy()
+    replica.start()
+    replica.wait_ready()
+    layout.wait_healthy()
+
+
 def test_a_replica_stops_in_order_even_if_it_is_paused(layout: Layout) -> None:
     """Stopping lets a paused process go on first, which then ends with status 0."""
     replica = layout.replicas[1]
