@@ -5,8 +5,6 @@ Work is accepted; batches come out; results go in; outcomes wait in `outbox.read
 
 from collections.abc import Callable
 
-import numpy as np
-
 from conveyor.engine.assembly import Assembler, Assembly
 from conveyor.engine.checkpointer import Checkpointer
 from conveyor.engine.drawn import Drawn
@@ -17,7 +15,7 @@ from conveyor.engine.outbox import Outbox
 from conveyor.engine.prefixes import Prefixes
 from conveyor.engine.residence import Residence
 from conveyor.engine.scheduler import STEP_ROWS, Batch, Scheduler
-from conveyor.engine.session import Kept, Session
+from conveyor.engine.session import Session
 from conveyor.engine.spilled import Rows
 from conveyor.engine.table import SessionTable
 from conveyor.engine.validation import Validator
@@ -100,7 +98,9 @@ class Core:
         job: Job
         if isinstance(work, Chunk):
             tokens, num_steps = self._validator.chunk(work)
-            if self._answer_again(session, work, num_steps):
+            if (answer := session.kept_answer(work, num_steps)) is not None:
+                self.outbox.num_waiting += 1
+                self.outbox.tell(session, (work.sink, work.tag, answer), is_last=True)
                 return
             self._check_order(session, work)
             job = ChunkJob(session, work, tokens, num_steps, now)
@@ -208,14 +208,6 @@ class Core:
             elif session.jobs:
                 self._scheduler.add(session)
 
-    @staticmethod
-    def answers_from(session: Session, received: int) -> bool:
-        """True if all that the session has answered beyond `received` is kept."""
-        if received >= session.position:
-            return True
-        starts = {kept.start for kept in session.kept}
-        return received in starts or (session.drawn is not None and session.drawn.reaches(received))
-
     def cancel(self, work: Chunk | Generation) -> None:
         """Forgets work that has not finished. Its sink hears no more of it."""
         try:
@@ -260,15 +252,6 @@ class Core:
             self.residence.release(job)
         session.jobs.clear()
         self.residence.evict(session)
-
-    def _answer_again(self, session: Session, chunk: Chunk, num_steps: int) -> bool:
-        """True if the chunk asks again for an answer that is kept."""
-        for kept in session.kept:
-            if kept.start == chunk.position and kept.answer.num_steps == num_steps and _same(kept, chunk):
-                self.outbox.num_waiting += 1
-                self.outbox.tell(session, (chunk.sink, chunk.tag, kept.answer), is_last=True)
-                return True
-        return False
 
     def _draw_again(self, job: GenerationJob, drawn: Drawn, tokens: list[Token], now: float) -> None:
         """Sends the tokens that were drawn already of what this asks for, then draws on if they are not all of it."""
@@ -395,10 +378,9 @@ class Core:
         first = removed[0]
         if error is not None:
             self._settle(first, error)
-            first.is_cancelled = True
         elif not first.is_cancelled:
-            first.is_cancelled = True
             self.outbox.num_waiting -= 1
+        first.is_cancelled = True
         if index == 0 and session.is_running:
             session.jobs.append(first)  # its run, or its session's spill, is under way; `finish` drops it
         else:
@@ -423,8 +405,3 @@ def _problem_of(session: Session, reason: EndReason) -> ConveyorError:
     problem = f"session_id: session {session.session_id!r} has ended: {reason.value}"
     goes_on = session.stored is not None and reason in (EndReason.MOVED, EndReason.DRAINED, EndReason.UNLOADED)
     return Unavailable(problem) if goes_on else NotFound(problem)
-
-
-def _same(kept: Kept, chunk: Chunk) -> bool:
-    """True if both ask the same of the same inputs."""
-    return kept.want == chunk.want and all(np.array_equal(kept.inputs[n], a) for n, a in chunk.inputs.items())

@@ -215,9 +215,14 @@ class Engine:
             raise WrongPosition(position, session.position)
         return self.persistence.head_of(session), self.persistence.states_of([session])[0]
 
+    def epoch_of(self, session_id: str) -> int:
+        """The epoch of a session as clients are told it: 0 if it is not stored. Raises NotFound."""
+        stored = self._core.table.get(session_id).stored
+        return stored.told_epoch if stored else 0
+
     def answers_from(self, session_id: str, received: int) -> bool:
         """True if a client with the answers up to `received` can go on. Raises NotFound."""
-        return self._core.answers_from(self._core.table.get(session_id), received)
+        return self._core.table.get(session_id).answers_from(received)
 
     def asks_again(self, session_id: str, position: int | None) -> bool:
         """True of work that begins before a stored session's position, whose answer is asked for again.

@@ -178,11 +178,11 @@ class Engines:
         """
         for engine in self._engines:
             if session_id in engine:
-                held = engine.get(session_id).epoch
+                held = engine.epoch_of(session_id)
                 newest = epoch
                 if held and is_doubtful and self.recovery is not None:
                     newest = max(epoch, await self.recovery.epoch_of(session_id))
-                if session_id in engine and not 0 < engine.get(session_id).epoch < newest:
+                if session_id in engine and not 0 < engine.epoch_of(session_id) < newest:
                     return engine
                 break  # another server has had it since
         if self.recovery is None:
@@ -231,7 +231,7 @@ class Engines:
         """
         engine = await self.holding(session_id, received, epoch, is_doubtful=not epoch)
         can_go_on = received is None or engine.answers_from(session_id, received)
-        if not can_go_on and self.recovery is not None and engine.get(session_id).epoch:
+        if not can_go_on and self.recovery is not None and engine.epoch_of(session_id):
             engine = await self.recovery.resume(session_id, received, epoch)
         return engine.get(session_id)
 

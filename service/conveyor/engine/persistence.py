@@ -14,7 +14,7 @@ from conveyor.engine.core import Core
 from conveyor.engine.durability import Durability, Mode, Stored
 from conveyor.engine.runner import Runner
 from conveyor.engine.session import Session
-from conveyor.engine.store_writer import StoreWriter
+from conveyor.engine.store_writer import StoreWriter, no_answer, store_answers
 from conveyor.engine.work import EndReason, Observer
 from conveyor.errors import Aborted, AlreadyExists, FailedPrecondition, Unavailable
 from conveyor.store import Save, Saved, StoreError
@@ -132,10 +132,8 @@ class Persistence:
         session.stored = Stored(durability)
         state = self.states_of([session])[0]
         save = self._save_of(session, session.stored, state, monotonic(), self.encode_head(self.head_of(session)))
-        try:
+        with store_answers():
             epoch = await self._writer.create(save)
-        except StoreError as error:
-            raise Unavailable(f"the store does not answer: {error}") from None
         if not epoch:
             raise AlreadyExists(f"session_id: {session.session_id} is open")
         session.stored.epoch = epoch
@@ -210,7 +208,7 @@ class Persistence:
             self._renew_others(now)
         else:
             self._observer.checkpoints_failed(1)
-            self._core.not_stored(session, Unavailable(f"the store does not answer: {outcome}"), now)
+            self._core.not_stored(session, no_answer(outcome), now)
 
     def _renew_others(self, now: float) -> None:
         """A store that has lost one session may have started empty: those that do not move are stored anew too."""

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from conveyor.engine.checkpoint import CheckpointError, Head, State, read_head
 from conveyor.engine.durability import Mode, Stored
-from conveyor.engine.store_writer import StoreWriter
+from conveyor.engine.store_writer import StoreWriter, store_answers
 from conveyor.engine.work import Residency, SessionView
-from conveyor.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound, Superseded, Unavailable
-from conveyor.store import Record, Save, StoreError
+from conveyor.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound, Superseded
+from conveyor.store import Record, Save
 
 if TYPE_CHECKING:
     from conveyor.engine.engine import Engine
@@ -83,15 +83,13 @@ class Recovery:
         engine.check_room(session_id)
         await _think_again()
         taking.may_stop = False
-        try:
+        with store_answers():
             record = await self._writer.store.acquire(session_id, found.epoch)
             if record is None:
                 raise Aborted("session_id: it was saved, closed or taken up this moment")
             engine, raw_head, contexts = await self._check(record)
             head, state = _choose(record, received, engine, raw_head, contexts)
             await self._drop_ahead(record, head, state)
-        except StoreError as error:
-            raise Unavailable(f"the store does not answer: {error}") from None
         stored = Stored(head.durability, record.epoch)
         stored.checkpoints = sorted(position for position in record.checkpoints if position <= state.position)
         engine.adopt(session_id, head, state, stored)
@@ -125,10 +123,8 @@ class Recovery:
     async def close(self, session_id: str) -> int:
         """Ends a session that is in the store, damaged or not; returns its position. Raises NotFound, Unavailable."""
         record = await self._read(session_id)
-        try:
+        with store_answers():
             await self._writer.store.close([(session_id, record.epoch)])
-        except StoreError as error:
-            raise Unavailable(f"the store does not answer: {error}") from None
         return max(record.checkpoints, default=0)
 
     async def list(self, count: int, cursor: str) -> tuple[list[SessionView], str]:
@@ -138,9 +134,8 @@ class Recovery:
             InvalidArgument: the cursor is not the store's; Unavailable: it does not answer.
         """
         try:
-            records, cursor = await self._writer.store.list(count, cursor)
-        except StoreError as error:
-            raise Unavailable(f"the store does not answer: {error}") from None
+            with store_answers():
+                records, cursor = await self._writer.store.list(count, cursor)
         except ValueError:
             raise InvalidArgument("page_token", "is not one that this server gave") from None
         return [view for record in records if (view := _view_or_none(record))], cursor
@@ -148,19 +143,14 @@ class Recovery:
     async def _read(self, session_id: str) -> Record:
         if self._writer.is_closing(session_id):
             raise _not_found(session_id)
-        try:
+        with store_answers():
             record = await self._writer.store.read(session_id)
-        except StoreError as error:
-            raise Unavailable(f"the store does not answer: {error}") from None
         if record is None:
             raise _not_found(session_id)
         return record
 
     async def _check(self, record: Record) -> tuple["Engine", Head, bytes]:
-        try:
-            head, contexts = read_head(record.head)
-        except CheckpointError as error:
-            raise FailedPrecondition(f"session_id: the stored session cannot be used: {error}") from None
+        head, contexts = _head_of(record)
         return await self._engine_for(head), head, contexts
 
 
@@ -190,6 +180,13 @@ def _choose(record: Record, received: int | None, engine: "Engine", head: Head, 
     raise FailedPrecondition(f"session_id: {problem}")
 
 
+def _head_of(record: Record) -> tuple[Head, bytes]:
+    try:
+        return read_head(record.head)
+    except CheckpointError as error:
+        raise FailedPrecondition(f"session_id: the stored session cannot be used: {error}") from None
+
+
 def _view_or_none(record: Record) -> SessionView | None:
     try:
         return view_of(record)
@@ -200,10 +197,7 @@ def _view_or_none(record: Record) -> SessionView | None:
 
 def view_of(record: Record) -> SessionView:
     """A record as a session. Raises FailedPrecondition if it is damaged."""
-    try:
-        head, _ = read_head(record.head)
-    except CheckpointError as error:
-        raise FailedPrecondition(f"session_id: the stored session cannot be used: {error}") from None
+    head, _ = _head_of(record)
     newest = max(record.checkpoints, default=0)
     return SessionView(
         record.session_id,

@@ -5,10 +5,12 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from conveyor.engine.drawn import Drawn
 from conveyor.engine.durability import Stored
 from conveyor.engine.spilled import Rows
-from conveyor.engine.work import Answer, Array, Sink, Want
+from conveyor.engine.work import Answer, Array, Chunk, Sink, Want
 
 if TYPE_CHECKING:
     from conveyor.engine.job import Job
@@ -25,6 +27,15 @@ class Kept:
     inputs: dict[str, Array]
     want: Want
     answer: Answer
+
+    def is_of(self, chunk: Chunk, num_steps: int) -> bool:
+        """True if the chunk asks the same of the same inputs, from the same position on."""
+        return (
+            self.start == chunk.position
+            and self.answer.num_steps == num_steps
+            and self.want == chunk.want
+            and all(np.array_equal(self.inputs[name], array) for name, array in chunk.inputs.items())
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -72,3 +83,13 @@ class Session:
     def expires(self) -> float:
         """When the session ends if nothing uses it."""
         return min(self.last_used + self.idle_timeout, self.lifetime_ends)
+
+    def kept_answer(self, chunk: Chunk, num_steps: int) -> Answer | None:
+        """The answer that this chunk of so many steps asks for again; None if it does not, or if that is not kept."""
+        return next((kept.answer for kept in self.kept if kept.is_of(chunk, num_steps)), None)
+
+    def answers_from(self, received: int) -> bool:
+        """True if all that it has answered beyond `received` is kept."""
+        if received >= self.position or any(kept.start == received for kept in self.kept):
+            return True
+        return self.drawn is not None and self.drawn.reaches(received)

@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
 from time import monotonic
 
+from conveyor.errors import Unavailable
 from conveyor.store import Save, Saved, Store, StoreError
 
 log = logging.getLogger("conveyor.store")
@@ -22,6 +23,24 @@ FIRST_EPOCH = 1  # of a record whose id was not used before
 MAX_CLOSINGS = 100_000  # that wait for a store which is gone; beyond them records are left to expire
 
 Done = Callable[[Saved | StoreError], None]
+
+
+@contextlib.contextmanager
+def store_answers() -> Iterator[None]:
+    """What a client reads when the store does not do what it is asked for in here.
+
+    Raises:
+        Unavailable: in place of a StoreError.
+    """
+    try:
+        yield
+    except StoreError as error:
+        raise no_answer(error) from None
+
+
+def no_answer(error: StoreError) -> Unavailable:
+    """What a client reads of a store's failure."""
+    return Unavailable(f"the store does not answer: {error}")
 
 
 @dataclass(slots=True)
