@@ -3,11 +3,9 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from google.protobuf.message import DecodeError
-
 from conveyor.graph.checks import check_graph
 from conveyor.graph.errors import ModelError
-from conveyor.graph.model_file import metadata_of, read_model, read_proto
+from conveyor.graph.model_file import metadata_of, read_model, read_proto, reading
 from conveyor.graph.modern import modernised
 from conveyor.graph.proposal import Proposal, propose
 from conveyor.graph.source import SIGNATURE_KEY, signature_path
@@ -19,19 +17,13 @@ def proposal_of(path: Path, given: Mapping[str, str]) -> Proposal | None:
     Raises:
         ModelError: the file cannot be read, or two pairings of states fit.
     """
-    try:
+    with reading(path):
         proto = read_proto(path)
         is_signed = signature_path(path).is_file() or SIGNATURE_KEY in metadata_of(proto)
         if is_signed and not given:
             return None
         check_graph(proto)
         return propose(modernised(proto), given)
-    except OSError as error:
-        raise ModelError(f"{path}: {error.strerror or error}") from error
-    except DecodeError as error:
-        raise ModelError(f"{path}: not an ONNX file") from error
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
 
 
 def write_signature(path: Path, proposal: Proposal | None) -> Path:

@@ -69,4 +69,9 @@ def duration_message(field: str, seconds: float | None) -> Duration | None:
     if not 0 < seconds <= _LONGEST_SECONDS:
         problem = f"{field}: must be above 0 s and at most {_LONGEST_SECONDS} s, got {seconds} s"
         raise InvalidArgument(problem, field=field)
+    return to_duration(seconds)
+
+
+def to_duration(seconds: float) -> Duration:
+    """The wire's form of a time that it can hold."""
     return Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))

@@ -4,9 +4,8 @@
 
 from dataclasses import dataclass
 
-from google.protobuf.duration_pb2 import Duration
-
 from conveyor.client.connection import Connection
+from conveyor.client.durability import to_duration
 from conveyor.v1 import model_pb2
 
 
@@ -68,7 +67,7 @@ class Repository:
         """
         request = model_pb2.UnloadModelRequest(name=name, version=version)
         if wait is not None:
-            request.timeout.CopyFrom(Duration(seconds=int(wait), nanos=int(wait % 1 * 1e9)))
+            request.timeout.CopyFrom(to_duration(wait))
         response = await self._connection.call(self._connection.stub.UnloadModel, request, timeout)
         num_ended: int = response.num_ended_sessions
         return num_ended

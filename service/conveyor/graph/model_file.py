@@ -1,6 +1,8 @@
 """Reads an ONNX file, and finds out what it is."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -44,8 +46,19 @@ def read_model(path: Path) -> ModelFile:
     Raises:
         ModelError: the file cannot be read or the model cannot be served; the message starts with the path.
     """
-    try:
+    with reading(path):
         return model_from_proto(read_proto(path), path)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Says of what goes wrong in here that it is this file's.
+
+    Raises:
+        ModelError: in place of what reading and checking a file raise; the message starts with the path.
+    """
+    try:
+        yield
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror or error}") from error
     except DecodeError as error:

@@ -5,6 +5,7 @@ from conveyor.engine.engines import Engines
 from conveyor.errors import InvalidArgument
 from conveyor.repository import Repository
 from conveyor.rpc import convert
+from conveyor.rpc.durations import seconds_of
 from conveyor.v1 import model_pb2
 
 
@@ -35,7 +36,7 @@ class Models:
 
     async def unload(self, request: model_pb2.UnloadModelRequest) -> model_pb2.UnloadModelResponse:
         """Unloads a model, and waits until it is. Raises NotFound, InvalidArgument, Aborted."""
-        seconds = request.timeout.seconds + request.timeout.nanos / 1e9 if request.HasField("timeout") else None
+        seconds = seconds_of(request.timeout) if request.HasField("timeout") else None
         if seconds is not None and seconds < 0:
             raise InvalidArgument("timeout", f"must be at least 0 s, got {seconds} s")
         departures = await self._repository.unload(request.name, request.version, seconds)

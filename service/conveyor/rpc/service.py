@@ -11,8 +11,9 @@ from conveyor.engine.engines import Engines
 from conveyor.engine.work import SessionView
 from conveyor.errors import InvalidArgument, Unavailable
 from conveyor.repository import Repository
-from conveyor.rpc import convert, generation, stateless, step
+from conveyor.rpc import generation, stateless, step
 from conveyor.rpc.models import Models
+from conveyor.rpc.sessions import fork_options, open_options, read_contexts, session_message
 from conveyor.rpc.status import Context
 from conveyor.rpc.stream import Stream
 from conveyor.telemetry.metrics import Metrics
@@ -58,30 +59,30 @@ class SequenceServicer(sequence_service_pb2_grpc.SequenceServiceServicer):
     async def OpenSession(
         self, request: session_pb2.OpenSessionRequest, context: Context
     ) -> session_pb2.OpenSessionResponse:
-        options, contexts = convert.open_options(request, self._engines.durability), convert.read_contexts(request)
+        options, contexts = open_options(request, self._engines.durability), read_contexts(request)
         model = request.model_name, request.model_version
         view = await self._engines.open(*model, options, contexts, request.model_alias)
-        return session_pb2.OpenSessionResponse(session=convert.session_message(view))
+        return session_pb2.OpenSessionResponse(session=session_message(view))
 
     async def GetSession(
         self, request: session_pb2.GetSessionRequest, context: Context
     ) -> session_pb2.GetSessionResponse:
         view = await self._engines.view(request.session_id)
-        return session_pb2.GetSessionResponse(session=convert.session_message(view))
+        return session_pb2.GetSessionResponse(session=session_message(view))
 
     async def ResumeSession(
         self, request: session_pb2.ResumeSessionRequest, context: Context
     ) -> session_pb2.ResumeSessionResponse:
         received = request.received_position if request.HasField("received_position") else None
         view = await self._engines.resume(request.session_id, received, request.epoch)
-        return session_pb2.ResumeSessionResponse(session=convert.session_message(view))
+        return session_pb2.ResumeSessionResponse(session=session_message(view))
 
     async def ForkSession(
         self, request: session_pb2.ForkSessionRequest, context: Context
     ) -> session_pb2.ForkSessionResponse:
-        options = convert.fork_options(request, self._engines.durability)
+        options = fork_options(request, self._engines.durability)
         view = await self._engines.fork(request.session_id, _position(request), options)
-        return session_pb2.ForkSessionResponse(session=convert.session_message(view))
+        return session_pb2.ForkSessionResponse(session=session_message(view))
 
     async def ExportSession(
         self, request: session_pb2.ExportSessionRequest, context: Context
@@ -92,9 +93,9 @@ class SequenceServicer(sequence_service_pb2_grpc.SequenceServiceServicer):
     async def ImportSession(
         self, request: session_pb2.ImportSessionRequest, context: Context
     ) -> session_pb2.ImportSessionResponse:
-        options = convert.open_options(request, self._engines.durability)
+        options = open_options(request, self._engines.durability)
         view = await self._engines.import_(request.checkpoint, options)
-        return session_pb2.ImportSessionResponse(session=convert.session_message(view))
+        return session_pb2.ImportSessionResponse(session=session_message(view))
 
     async def ListSessions(
         self, request: session_pb2.ListSessionsRequest, context: Context
@@ -104,13 +105,13 @@ class SequenceServicer(sequence_service_pb2_grpc.SequenceServiceServicer):
         size = min(request.page_size or DEFAULT_PAGE, MAX_PAGE)
         if request.stored:
             views, token = await self._engines.stored(size, request.page_token, request.model_name)
-            return session_pb2.ListSessionsResponse(sessions=map(convert.session_message, views), next_page_token=token)
+            return session_pb2.ListSessionsResponse(sessions=map(session_message, views), next_page_token=token)
         views = self._list(request.model_name)
         after = _cursor(request.page_token)
         # One more than the page tells whether there is another.
         page = list(islice((view for view in views if after is None or _place(view) > after), size + 1))
         return session_pb2.ListSessionsResponse(
-            sessions=map(convert.session_message, page[:size]),
+            sessions=map(session_message, page[:size]),
             next_page_token=_token(page[size - 1]) if len(page) > size else "",
             total_size=len(views),
         )

@@ -4,7 +4,8 @@ from conveyor.engine.durability import NOT_STORED
 from conveyor.engine.engines import Engines
 from conveyor.engine.work import OpenOptions, SessionView
 from conveyor.errors import InvalidArgument
-from conveyor.rpc import convert, step
+from conveyor.rpc import step
+from conveyor.rpc.sessions import read_contexts
 from conveyor.rpc.status import Context
 from conveyor.v1 import step_pb2
 
@@ -38,5 +39,5 @@ async def _open(request: step_pb2.StepStatelessRequest, engines: Engines) -> Ses
         raise InvalidArgument("start", "one of checkpoint and open must be given")
     opening = request.open
     options = OpenOptions(seed=opening.seed if opening.HasField("seed") else None, durability=NOT_STORED)
-    model, contexts = (opening.model_name, opening.model_version), convert.read_contexts(opening)
+    model, contexts = (opening.model_name, opening.model_version), read_contexts(opening)
     return await engines.open(*model, options, contexts, opening.model_alias)

@@ -3,13 +3,13 @@
 from typing import Any
 
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 from grpc.aio import ServicerContext
 
 from conveyor import errors
+from conveyor.rpc.durations import duration_message
 from conveyor.telemetry.logs import report
 from conveyor.v1 import step_pb2
 
@@ -54,7 +54,7 @@ def fill_error(message: step_pb2.Error, error: Exception) -> None:
     if isinstance(error, errors.Superseded):
         message.epoch = error.epoch
     if (delay := _retry_after(error)) is not None:
-        message.retry_delay.CopyFrom(_duration(delay))
+        message.retry_delay.CopyFrom(duration_message(delay))
 
 
 def end_call(context: Context, error: Exception) -> None:
@@ -81,7 +81,7 @@ def _trailers(error: Exception, code: StatusCode, message: str) -> tuple[tuple[s
     if isinstance(error, errors.Superseded):
         trailers.append(("conveyor-epoch", str(error.epoch)))
     if (delay := _retry_after(error)) is not None:
-        details.append(RetryInfo(retry_delay=_duration(delay)))
+        details.append(RetryInfo(retry_delay=duration_message(delay)))
         trailers.append(("grpc-retry-pushback-ms", str(round(delay * 1000))))
     if details:
         status = Status(code=code.value[0], message=message, details=[_packed(detail) for detail in details])
@@ -91,10 +91,6 @@ def _trailers(error: Exception, code: StatusCode, message: str) -> tuple[tuple[s
 
 def _retry_after(error: Exception) -> float | None:
     return error.retry_after if isinstance(error, errors.ConveyorError) else None
-
-
-def _duration(seconds: float) -> Duration:
-    return Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))
 
 
 def _packed(detail: BadRequest | RetryInfo) -> AnyMessage:
