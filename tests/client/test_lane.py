@@ -28,7 +28,7 @@ NOW, DEADLINE = 10.0, 20.0
 def add(lane: Lane, num_steps: int = 1) -> Pending:
     """A chunk of these many steps, sent if it may be."""
     future: asyncio.Future[step_pb2.StepResult] = asyncio.get_running_loop().create_future()
-    pending = Pending(lane, step_pb2.Chunk(tokens=[1] * num_steps), num_steps, DEADLINE, future)
+    pending = Pending(lane, step_pb2.Chunk(tokens=[1] * num_steps), num_steps, [1] * num_steps, DEADLINE, future)
     pending.is_sent = lane.append(pending)
     return pending
 

@@ -60,7 +60,7 @@ def keep(replay: Replay, state: State, kind: str, tokens: list[int]) -> State:
         replay.keep_generated(position, tokens)
         return state.after(generated(position, tokens))
     chunk = (scored if kind == "scored" else plain)(position, tokens)
-    replay.keep(chunk, position, len(tokens))
+    replay.keep(chunk, tokens, position, len(tokens))
     return state.after(chunk)
 
 
@@ -110,8 +110,8 @@ def test_single_steps_are_sent_together() -> None:
 def test_tensors_are_sent_as_they_came() -> None:
     """Chunks of arrays stay whole, and cannot be begun in the middle."""
     replay = Replay("s", 0, PLENTY)
-    replay.keep(tensors(0, [1, 2]), 0, 2)
-    replay.keep(tensors(2, [3]), 2, 1)
+    replay.keep(tensors(0, [1, 2]), (), 0, 2)
+    replay.keep(tensors(2, [3]), (), 2, 1)
 
     assert [dict(chunk.inputs) for chunk, _ in replay.after(0)] == [
         dict(tensors(0, [1, 2]).inputs),
@@ -126,7 +126,7 @@ def test_the_oldest_go_at_the_bound() -> None:
     """Beyond the bound the oldest inputs are forgotten, and only what they would lead to is lost."""
     replay = Replay("s", 0, 3 * MESSAGE_BYTES)
     for position in range(10):
-        replay.keep(tensors(position, [position]), position, 1)
+        replay.keep(tensors(position, [position]), (), position, 1)
 
     assert replay.start == 8
     assert len(list(replay.after(8))) == 2
@@ -150,8 +150,8 @@ def test_the_bound_counts_tokens_too() -> None:
 def test_a_foreign_step_ends_what_can_be_sent() -> None:
     """Where somebody else moved the session, there is no telling what it was given before."""
     replay = Replay("s", 0, PLENTY)
-    replay.keep(plain(0, [1]), 0, 1)
-    replay.keep(plain(5, [2]), 5, 1)
+    replay.keep(plain(0, [1]), [1], 0, 1)
+    replay.keep(plain(5, [2]), [2], 5, 1)
 
     assert (replay.start, replay.end) == (5, 6)
     with pytest.raises(ReplayLost):

@@ -67,7 +67,7 @@ class World:
         """Steps without waiting."""
         chunk = step_pb2.Chunk(session_id="s", tokens=tokens, scoring=step_pb2.Scoring() if scores else None)
         future: asyncio.Future[step_pb2.StepResult] = self.loop.create_future()
-        pending = Pending(self.lane, chunk, len(tokens), future=future)
+        pending = Pending(self.lane, chunk, len(tokens), tokens, future=future)
         self.futures.append(future)
         self.given += tokens
         self.ends.append(len(self.given))

@@ -198,7 +198,7 @@ class Client:
         """
         # Which is the newest may change: a version that is named is asked for once.
         known = await (self._model(model, version) if version else self.model(model))
-        chunk, _ = chunk_from("", data, known)
+        chunk, *_ = chunk_from("", data, known)
         if (wanted := outputs_from(tuple(outputs), top_k, last_only)) is not None:
             chunk.outputs.CopyFrom(wanted)
         request = step_pb2.StepStatelessRequest(chunk=chunk)

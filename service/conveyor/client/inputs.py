@@ -36,8 +36,8 @@ def tokens_from(data: Tokens, model: Model) -> list[int]:
     return tokens if isinstance(tokens, list) else [tokens]  # a NumPy scalar's list is a number
 
 
-def chunk_from(session_id: str, data: Inputs, model: Model) -> tuple[step_pb2.Chunk, int]:
-    """A chunk without position or wants, and its number of steps.
+def chunk_from(session_id: str, data: Inputs, model: Model) -> tuple[step_pb2.Chunk, int, tuple[int, ...]]:
+    """A chunk without position or wants, its number of steps, and its tokens if it has any.
 
     Raises:
         InvalidArgument: no steps, or inputs that the model does not have.
@@ -48,7 +48,7 @@ def chunk_from(session_id: str, data: Inputs, model: Model) -> tuple[step_pb2.Ch
         if not tokens:
             raise _no_steps("tokens")
         try:
-            return step_pb2.Chunk(session_id=session_id, tokens=tokens), len(tokens)
+            return step_pb2.Chunk(session_id=session_id, tokens=tokens), len(tokens), tuple(tokens)
         except (TypeError, ValueError) as error:
             raise InvalidArgument(f"tokens: {error}", field="tokens") from None
     if not model.inputs:
@@ -58,10 +58,10 @@ def chunk_from(session_id: str, data: Inputs, model: Model) -> tuple[step_pb2.Ch
     if not num_steps:
         raise _no_steps("inputs")
     inputs = {name: tensor.to_message() for name, tensor in tensors.items()}
-    return step_pb2.Chunk(session_id=session_id, inputs=inputs), num_steps
+    return step_pb2.Chunk(session_id=session_id, inputs=inputs), num_steps, ()
 
 
-def _steps_from(session_id: str, data: Inputs) -> tuple[step_pb2.Chunk, int]:
+def _steps_from(session_id: str, data: Inputs) -> tuple[step_pb2.Chunk, int, tuple[int, ...]]:
     try:
         num_steps = index(data)
     except TypeError:
@@ -69,7 +69,7 @@ def _steps_from(session_id: str, data: Inputs) -> tuple[step_pb2.Chunk, int]:
         raise InvalidArgument(problem, field="num_steps") from None
     if num_steps < 1:
         raise _no_steps("num_steps")
-    return message_from(step_pb2.Chunk, session_id=session_id, num_steps=num_steps), num_steps
+    return message_from(step_pb2.Chunk, session_id=session_id, num_steps=num_steps), num_steps, ()
 
 
 def _no_steps(field: str) -> InvalidArgument:

@@ -153,7 +153,7 @@ class Lane:
         self.position = position = result.position
         self.is_loose = False
         if self.replay is not None:
-            self.replay.keep(pending.chunk, position - pending.num_steps, pending.num_steps)
+            self.replay.keep(pending.chunk, pending.tokens, position - pending.num_steps, pending.num_steps)
             self.stored(result.durable_position)
         if not pending.future.done():
             pending.future.set_result(result)

@@ -79,12 +79,13 @@ class Session:
             ReplayLost: the session came back behind what was answered, and not all inputs since then are kept.
             ClientError: anything else.
         """
-        chunk, num_steps = chunk_from(self._lane.session_id, data, self.model)
+        chunk, num_steps, tokens = chunk_from(self._lane.session_id, data, self.model)
         wanted = outputs_from(tuple(outputs), top_k, last_only)
         if wanted is not None:
             chunk.outputs.CopyFrom(wanted)
         seconds = self._connection.seconds(timeout)
-        return StepResult(await self._streams.submit(self._lane, chunk, num_steps, seconds), self.model.vocabulary)
+        answer = await self._streams.submit(self._lane, chunk, num_steps, tokens, seconds)
+        return StepResult(answer, self.model.vocabulary)
 
     async def score(self, data: Tokens, timeout: float | None = None) -> list[float]:
         """Consumes text or tokens; gives the natural logarithm of each token's probability given all before it.
@@ -106,7 +107,7 @@ class Session:
                     results.append(await in_flight.popleft())
                 part = tokens[start : start + CHUNK_STEPS]
                 chunk = message_from(step_pb2.Chunk, session_id=self.id, tokens=part, **want)
-                in_flight.append(self._streams.submit(self._lane, chunk, len(part), seconds))
+                in_flight.append(self._streams.submit(self._lane, chunk, len(part), part, seconds))
             while in_flight:
                 results.append(await in_flight.popleft())
         finally:

@@ -6,7 +6,7 @@ Nothing waits for company: a lone chunk leaves at once.
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -79,11 +79,11 @@ class Stream:
         return bool(self.lanes or self._pending)
 
     def submit(
-        self, lane: Lane, chunk: step_pb2.Chunk, num_steps: int, deadline: float
+        self, lane: Lane, chunk: step_pb2.Chunk, num_steps: int, tokens: Sequence[int], deadline: float
     ) -> "asyncio.Future[step_pb2.StepResult]":
         """Sends a chunk at the lane's next position. The future holds its answer or a ClientError."""
         future: asyncio.Future[step_pb2.StepResult] = self._loop.create_future()
-        pending = Pending(lane, chunk, num_steps, deadline, future)
+        pending = Pending(lane, chunk, num_steps, tokens, deadline, future)
         if not self._pending:
             self._quiet_since = monotonic()
         is_free = lane.append(pending)

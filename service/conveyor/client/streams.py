@@ -1,6 +1,7 @@
 """The streams that a client's sessions share: one for each shard, opened when a session needs it."""
 
 import asyncio
+from collections.abc import Sequence
 from time import monotonic
 from weakref import WeakValueDictionary
 
@@ -52,9 +53,11 @@ class Streams:
         return self._lanes.get(session_id)
 
     def submit(
-        self, lane: Lane, chunk: step_pb2.Chunk, num_steps: int, timeout: float
+        self, lane: Lane, chunk: step_pb2.Chunk, num_steps: int, tokens: Sequence[int], timeout: float
     ) -> "asyncio.Future[step_pb2.StepResult]":
-        """Sends a chunk at the lane's next position. The future holds its answer or a ClientError.
+        """Sends a chunk, of these tokens if any, at the lane's next position.
+
+        The future holds its answer or a ClientError. `tokens` must not change any more.
 
         Raises:
             Unavailable: the client is closed.
@@ -64,7 +67,7 @@ class Streams:
             raise Unavailable("the client is closed")
         lane.fate.check_open()
         stream = lane.stream or self.join(lane)
-        return stream.submit(lane, chunk, num_steps, monotonic() + timeout)
+        return stream.submit(lane, chunk, num_steps, tokens, monotonic() + timeout)
 
     def join(self, lane: Lane) -> Stream:
         """Gives a lane the newest stream of its shard."""

@@ -29,20 +29,20 @@ class Checkpointer:
             stored.dirty_since = now
             if not stored.is_sync:
                 self._set_timer(session, now, stored.durability.every_seconds)
-        last = (stored.newest or 0) if stored.writing is None else stored.writing
-        if stored.is_sync or session.position - last >= stored.durability.every_steps:
+        if session.position >= stored.due_at:
             self._due[session] = None
 
     @staticmethod
     def taken(session: Session) -> None:
         """Takes note that the session's state, as it is now, is on its way to the store."""
         if session.stored is not None:
-            session.stored.writing, session.stored.dirty_since = session.position, None
+            session.stored.begin(session.position)
 
     def failed(self, session: Session, now: float) -> None:
         """Takes note that it did not get there: it will be tried again in a while."""
         if session.stored is not None:
-            session.stored.writing, session.stored.dirty_since = None, now
+            session.stored.end()
+            session.stored.dirty_since = now
             self._set_timer(session, now, RETRY_SECONDS)
 
     def _set_timer(self, session: Session, now: float, seconds: float) -> None:

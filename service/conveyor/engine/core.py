@@ -354,7 +354,6 @@ class Core:
     def stored(self, session: Session, save: Save) -> None:
         """Takes note of a checkpoint in the store: the outcomes that waited for it go out."""
         if session.stored is not None:
-            session.stored.writing = None
             session.stored.add(save.position, save.oldest, save.latest)
             self.outbox.stored(session)
 

@@ -35,7 +35,8 @@ class Stored:
 
     `checkpoints` are positions in the store, ascending, and `writing` is that of the one on its way. `held` are
     outcomes of a SYNC session: the position that must be stored before each is sent, the outcome, and whether it is the
-    last of its work.
+    last of its work. `is_sync` tells that nothing is answered before it is stored, `due_at` from which position on the
+    steps alone make the session due.
     """
 
     durability: Durability
@@ -44,11 +45,26 @@ class Stored:
     writing: int | None = None
     dirty_since: float | None = None  # the first step that is in no checkpoint, not even the one on its way
     held: list[tuple[int, Any, bool]] = field(default_factory=list)
+    # For every step, so they are worked out beforehand.
+    is_sync: bool = field(init=False)
+    due_at: int = field(init=False)
 
-    @property
-    def is_sync(self) -> bool:
-        """True if nothing is answered before it is stored."""
-        return self.durability.mode is Mode.SYNC
+    def __post_init__(self) -> None:
+        self.is_sync = self.durability.mode is Mode.SYNC
+        self.end()
+
+    def begin(self, position: int) -> None:
+        """Takes note that a checkpoint of this position is on its way."""
+        self.writing, self.dirty_since = position, None
+        self._set_due(position)
+
+    def end(self) -> None:
+        """Takes note that none is on its way any more."""
+        self.writing = None
+        self._set_due(self.newest or 0)
+
+    def _set_due(self, last: int) -> None:
+        self.due_at = 0 if self.is_sync else last + self.durability.every_steps
 
     @property
     def told_epoch(self) -> int:
@@ -62,7 +78,9 @@ class Stored:
 
     def base(self, received: int) -> int | None:
         """The newest checkpoint that a client with the answers up to `received` is not behind."""
-        # For every answer: the newest is nearly always the one, and a loop costs a seventh of `max` over a generator.
+        # For every answer, and the newest is nearly always the one.
+        if self.checkpoints and self.checkpoints[-1] <= received:
+            return self.checkpoints[-1]
         for position in reversed(self.checkpoints):
             if position <= received:
                 return position
@@ -82,3 +100,4 @@ class Stored:
         """Takes note of a checkpoint that was stored, and of those that went for it."""
         kept = [p for p in self.checkpoints if (p == oldest or p >= latest) and p != position]
         self.checkpoints = sorted([*kept, position])
+        self.end()

@@ -22,27 +22,20 @@ class Outbox:
     def tell(self, session: Session, outcome: Outcome, *, is_last: bool) -> None:
         """Sends an outcome, or holds it back."""
         stored = session.stored
-        if stored is None:
-            self.ready.append(outcome)
-            self.num_waiting -= is_last
-        elif stored.is_sync and session.is_open and self._must_wait(session, stored, outcome):
-            position = session.position if isinstance(outcome[2], Exception) else outcome[2].position
-            stored.held.append((position, outcome, is_last))
-        else:
-            self._send(session, stored, outcome, is_last=is_last)
+        if stored is not None:
+            if stored.is_sync and session.is_open and self._must_wait(session, stored, outcome):
+                position = session.position if isinstance(outcome[2], Exception) else outcome[2].position
+                stored.held.append((position, outcome, is_last))
+                return
+            _date(outcome, session, stored)
+        self.ready.append(outcome)
+        self.num_waiting -= is_last
 
     def _must_wait(self, session: Session, stored: Stored, outcome: Outcome) -> bool:
         if not isinstance(outcome[2], Exception) and outcome[2].position > (stored.newest or 0):
             self._checkpointer.insist(session)
             return True
         return bool(stored.held)  # behind those that wait, for their order
-
-    def _send(self, session: Session, stored: Stored, outcome: Outcome, *, is_last: bool) -> None:
-        result = outcome[2]
-        if not isinstance(result, Exception):
-            result.durable_position, result.epoch = stored.base(session.acknowledged), stored.told_epoch
-        self.ready.append(outcome)
-        self.num_waiting -= is_last
 
     def stored(self, session: Session) -> None:
         """Sends what waited for the session's newest checkpoint."""
@@ -54,7 +47,9 @@ class Outbox:
         end = next((index for index, held in enumerate(waiting) if held[0] > newest), len(waiting))
         stored.held = waiting[end:]
         for _, outcome, is_last in waiting[:end]:
-            self._send(session, stored, outcome, is_last=is_last)
+            _date(outcome, session, stored)
+            self.ready.append(outcome)
+            self.num_waiting -= is_last
 
     def refuse(self, session: Session, error: ConveyorError) -> None:
         """Sends an error in place of each answer that waits, and of a last token; the core fails who draws more."""
@@ -70,3 +65,10 @@ class Outbox:
     def forget(self, sink: Sink) -> None:
         """Drops what is ready for a sink that is gone."""
         self.ready = [outcome for outcome in self.ready if outcome[0] is not sink]
+
+
+def _date(outcome: Outcome, session: Session, stored: Stored) -> None:
+    """Writes into an answer what the store has now."""
+    result = outcome[2]
+    if not isinstance(result, Exception):
+        result.durable_position, result.epoch = stored.base(session.acknowledged), stored.told_epoch

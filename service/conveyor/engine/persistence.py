@@ -203,7 +203,7 @@ class Persistence:
             self._core.end(session, EndReason.MOVED)
         elif outcome is Saved.GONE:
             session.stored.checkpoints = []
-            session.stored.writing = None
+            session.stored.end()
             self._save_anew(session, now)
             self._renew_others(now)
         else:

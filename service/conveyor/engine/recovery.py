@@ -90,8 +90,8 @@ class Recovery:
             engine, raw_head, contexts = await self._check(record)
             head, state = _choose(record, received, engine, raw_head, contexts)
             await self._drop_ahead(record, head, state)
-        stored = Stored(head.durability, record.epoch)
-        stored.checkpoints = sorted(position for position in record.checkpoints if position <= state.position)
+        checkpoints = sorted(position for position in record.checkpoints if position <= state.position)
+        stored = Stored(head.durability, record.epoch, checkpoints)
         engine.adopt(session_id, head, state, stored)
         if head.durability.mode is Mode.NONE:  # stored when a server stopped in order, and now as mortal as before
             self._writer.close(session_id, record.epoch)
