@@ -109,21 +109,17 @@ class Replay:
     def keep(self, chunk: step_pb2.Chunk, tokens: Sequence[int], position: int, num_steps: int) -> None:
         """Takes a chunk of so many steps, of these tokens if any, that was answered and had begun at this position."""
         if tokens:
-            stretch = self._room(position, num_steps, False)
-            stretch.tokens.extend(tokens)
-            stretch.last = chunk
-            self._grow(position + num_steps, TOKEN_BYTES * num_steps)
-        else:
-            if position != self.end:
-                self.reset(position)
-            self._add(InputStretch(chunk, position, position + num_steps))
-            self._last = None
-            self._grow(position + num_steps, 0)
+            self._extend(position, tokens, False).last = chunk
+            return
+        if position != self.end:
+            self.reset(position)
+        self._last, self.end = None, position + num_steps
+        self._add(InputStretch(chunk, position, self.end))
+        self._shrink()
 
     def keep_generated(self, position: int, tokens: list[int]) -> None:
         """Takes tokens that a generation consumed from a position on: of its prompt, or drawn."""
-        self._room(position, len(tokens), True).tokens.extend(tokens)
-        self._grow(position + len(tokens), TOKEN_BYTES * len(tokens))
+        self._extend(position, tokens, True)
 
     def forget(self, position: int) -> None:
         """Drops what came before a position."""
@@ -149,15 +145,28 @@ class Replay:
                 start = max(position, stretch.start)
                 yield stretch.chunk(self._session_id, start), stretch.end - start
 
-    def _room(self, position: int, num_tokens: int, is_generated: bool) -> TokenStretch:
-        """The stretch that takes so many tokens."""
+    def _extend(self, position: int, tokens: Sequence[int], is_generated: bool) -> TokenStretch:
+        """Puts tokens behind the last, and returns the stretch that took them."""
         last = self._last
+        if (
+            last is None
+            or position != self.end
+            or last.is_generated is not is_generated
+            or len(last.tokens) + len(tokens) > STRETCH_TOKENS
+        ):
+            last = self._begin(position, is_generated)
+        last.tokens.extend(tokens)
+        self.end = position + len(tokens)
+        self._num_bytes += TOKEN_BYTES * len(tokens)
+        if self._num_bytes > self._max_bytes:
+            self._shrink()
+        return last
+
+    def _begin(self, position: int, is_generated: bool) -> TokenStretch:
         if position != self.end:  # somebody else moved the session
             self.reset(position)
-        elif last is not None and last.is_generated == is_generated and len(last.tokens) + num_tokens <= STRETCH_TOKENS:
-            return last
-        elif last is not None:
-            last.pack()
+        elif self._last is not None:
+            self._last.pack()
         self._last = last = TokenStretch(position, is_generated)
         self._add(last)
         return last
@@ -166,12 +175,10 @@ class Replay:
         self._stretches.append(stretch)
         self._num_bytes += stretch.num_bytes
 
-    def _grow(self, end: int, num_bytes: int) -> None:
-        self.end = end
-        self._num_bytes += num_bytes
+    def _shrink(self) -> None:
         while self._num_bytes > self._max_bytes:
             self._drop()
-            self.start = self._stretches[0].start if self._stretches else end
+            self.start = self._stretches[0].start if self._stretches else self.end
 
     def _drop(self) -> None:
         self._num_bytes -= self._stretches.popleft().num_bytes
