@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import torch
 
@@ -13,6 +14,10 @@ def _own_state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keeps the servers that tests start away from the state of others."""
     os.environ["CONVEYOR_STATE_DIR"] = str(tmp_path_factory.mktemp("state"))
 
+
+# By default an example that takes 0.2 s fails, which says more of the machine than of the code.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 # The references are small: a second thread costs them more in waiting than it saves, above all on a busy machine.
 torch.set_num_threads(1)

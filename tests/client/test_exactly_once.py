@@ -117,7 +117,7 @@ class BoundTrouble(Trouble):
 
 
 for machine in (Trouble, BoundTrouble):
-    machine.TestCase.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)
+    machine.TestCase.settings = settings(max_examples=250, stateful_step_count=40)
 
 TestTrouble = Trouble.TestCase
 TestBoundTrouble = BoundTrouble.TestCase

@@ -28,7 +28,7 @@ RUNNERS: dict[tuple[Provider, str, int, int, bool], Runner] = {}
 
 def runner_of(model: ModelFile, limits: Limits, *, is_padded: bool) -> Runner:
     """One runner for all engines of a model and size: quick, and its arenas are full of what others left behind."""
-    num_rows = 1 + limits.num_slots + limits.max_batch
+    num_rows = limits.num_rows
     key = PROVIDER, model.fingerprint, num_rows, limits.max_batch, is_padded
     if key not in RUNNERS:
         device = Device(PROVIDER, num_threads=1)

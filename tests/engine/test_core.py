@@ -329,10 +329,10 @@ class TestCancel:
             engine.chunk("b", [1], sink=ListSink())
             engine.run_all()
 
-        assert len(engine.core._sessions_of) == 2
+        assert len(engine.core.attachments) == 2
         for session in list(engine.core.table):
             engine.core.end(session, EndReason.CLOSED)
-        assert len(engine.core._sessions_of) == 0
+        assert len(engine.core.attachments) == 0
 
 
 class TestDeadline:

@@ -225,7 +225,7 @@ def check_outcome(work: Chunk | Generation, outcome: Answer | Token, logits: np.
     ("cell", "num_layers", "is_padded"),
     [(cell, num_layers, False) for cell in ("lstm", "gru", "rnn_tanh") for num_layers in (1, 3)] + [("lstm", 1, True)],
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(program=st.lists(actions, max_size=40), num_slots=st.integers(1, 2), max_batch=st.integers(2, 3))
 def test_any_interleaving_equals_each_session_alone(
     cell: str, num_layers: int, is_padded: bool, program: list[Any], num_slots: int, max_batch: int
@@ -239,7 +239,7 @@ def test_any_interleaving_equals_each_session_alone(
 
 
 @pytest.mark.parametrize("is_padded", [False, True])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(program=st.lists(actions, max_size=40), num_slots=st.integers(1, 2), max_batch=st.integers(2, 3))
 def test_contexts_and_noise_are_each_sessions_own(
     is_padded: bool, program: list[Any], num_slots: int, max_batch: int
@@ -274,7 +274,7 @@ def test_contexts_have_room_while_two_batches_replace_all_others(is_padded: bool
     assert play.engine.core.residence.context_slots.num_free == 8 + 3 * 2
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     prompts=st.lists(st.lists(tokens, min_size=1, max_size=6), min_size=1, max_size=5),
     temperature=st.sampled_from([0.0, 0.7, 1.5]),

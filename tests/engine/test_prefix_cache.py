@@ -59,7 +59,7 @@ class Model:
         return None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(operations=operations, num_entries=st.integers(0, 5))
 def test_it_finds_what_a_search_of_all_finds(operations: list[tuple[str, list[int]]], num_entries: int) -> None:
     """The longest text kept is found with its state, and the least recently used go when the bytes are used up."""
@@ -78,7 +78,7 @@ def test_it_finds_what_a_search_of_all_finds(operations: list[tuple[str, list[in
         assert len(cache) == len(model.kept)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(kept=st.lists(texts, max_size=8), text=texts)
 def test_a_hash_is_not_trusted(kept: list[list[int]], text: list[int]) -> None:
     """Where all texts have the same hash, a state is still given for its own text alone."""

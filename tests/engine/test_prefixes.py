@@ -306,7 +306,7 @@ class Stories(Program):
 
 @pytest.mark.usefixtures("short_prefixes")
 @pytest.mark.parametrize(("cell", "is_padded"), [("lstm", False), ("gru", False), ("lstm", True)])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     program=st.lists(actions, max_size=40),
     num_slots=st.sampled_from([1, 2, 8]),
@@ -329,7 +329,7 @@ def test_what_was_known_never_shows(
 
 
 @pytest.mark.usefixtures("short_prefixes")
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     asked=st.lists(prompts, min_size=2, max_size=6),
     temperature=st.sampled_from([0.0, 0.9]),

@@ -280,7 +280,7 @@ events = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(num_slots=st.integers(2, 7), program=st.lists(events, max_size=50))
 def test_every_slot_has_one_owner_and_no_state_is_lost(num_slots: int, program: list[tuple[Any, ...]]) -> None:
     """Through any runs, failures and closings, slots are owned once and each session keeps the state it was given."""

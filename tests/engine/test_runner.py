@@ -164,7 +164,7 @@ class TestCuda:
     def test_any_interleaving_equals_each_session_alone(self, cell: str) -> None:
         """On the GPU, too, what happens to other sessions never shows in a session's answers."""
 
-        @settings(max_examples=40, deadline=None)
+        @settings(max_examples=40)
         @given(program=st.lists(actions, max_size=40))
         def check(program: list[Any]) -> None:
             play = Program(cell, 2, is_padded=True, num_slots=2, max_batch=3, max_run_steps=4)

@@ -426,7 +426,7 @@ def _quick() -> Iterator[None]:
 
 
 @given(st.lists(actions, max_size=25))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_sessions_survive_whatever_happens(program: list[tuple[Any, ...]]) -> None:
     """Crashes, drains, moves, retries and store trouble change no answer: none is lost, doubled or wrong."""
     asyncio.run(_survive(program))

@@ -43,7 +43,7 @@ def test_pack_states() -> None:
     np.testing.assert_array_equal(counts.row({}), [7])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(shape=st.lists(st.integers(1, 3), max_size=3), place=st.integers(0, 3), scatter=st.sampled_from(Scatter))
 def test_state_layouts(shape: list[int], place: int, scatter: Scatter) -> None:
     """A state of any shape, with its batch axis anywhere, is read from its row and written back to it in order."""

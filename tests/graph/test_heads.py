@@ -73,7 +73,7 @@ def row_of(fields: Fields, index: int) -> Fields:
     return {name: array[index] for name, array in fields.items()}
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 6), v=st.integers(1, 300), coarse=st.booleans())
 def test_sample_head(seed: int, n: int, v: int, coarse: bool) -> None:
     """A drawn token is the oracle's, ties and all, unless the uniform number lies on the border of two tokens."""
@@ -103,7 +103,7 @@ def allowed_tokens(raw: np.ndarray, row: dict[str, Any]) -> set[int]:
     return found
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(2, 40), v=st.integers(1, 400))
 def test_rows_are_independent(seed: int, n: int, v: int) -> None:
     """Each head gives a row the same bits alone as in any batch."""
@@ -124,7 +124,7 @@ def test_rows_are_independent(seed: int, n: int, v: int) -> None:
             assert batch[place].tobytes() == single[0].tobytes()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), v=st.integers(1, 300), coarse=st.booleans())
 def test_top_and_score_heads(seed: int, v: int, coarse: bool) -> None:
     """The best tokens come best first, of equals the lower id first, with their log-probabilities."""

@@ -252,7 +252,7 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("kind", WHOLE)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4))
 def test_corrupt_files(kind: str, edits: list[tuple[float, int]], tmp_path_factory: pytest.TempPathFactory) -> None:
     """A file with any byte changed is read, or refused in words."""

@@ -97,7 +97,7 @@ def run_rows(serving: ServingGraph, x: np.ndarray, lengths: list[int]) -> tuple[
     return tuple(session.run(["y", "conveyor.arena.float32.out"], feeds | {"conveyor.arena.float32": arena}))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     before=st.lists(st.sampled_from(sorted(APART)), max_size=4),
     after=st.lists(st.sampled_from(sorted(APART)), max_size=4),

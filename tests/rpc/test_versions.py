@@ -113,7 +113,7 @@ async def start(root: Path, **fields: Any) -> Server:
     return await start_server(Settings(**{**fixed, "store": "none", "drain_timeout": 5.0, **fields}))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(steps=st.lists(actions, max_size=12))
 def test_no_session_is_hurt(steps: list[tuple[Any, ...]]) -> None:
     """Whatever comes and goes, each session is answered as PyTorch would, until its own version is unloaded."""

@@ -165,6 +165,4 @@ def test_a_store_does_what_the_model_does(kind: str, request: pytest.FixtureRequ
         server.command("FLUSHALL")
         return ValkeyStore(server.url)
 
-    run_state_machine_as_test(
-        lambda: StoreMachine(make), settings=settings(max_examples=40, stateful_step_count=25, deadline=None)
-    )
+    run_state_machine_as_test(lambda: StoreMachine(make), settings=settings(max_examples=40, stateful_step_count=25))

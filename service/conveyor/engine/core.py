@@ -6,6 +6,7 @@ Work is accepted; batches come out; results go in; outcomes wait in `outbox.read
 from collections.abc import Callable
 
 from conveyor.engine.assembly import Assembler, Assembly
+from conveyor.engine.attachments import Attachments
 from conveyor.engine.checkpointer import Checkpointer
 from conveyor.engine.drawn import Drawn
 from conveyor.engine.feeds import Results
@@ -28,7 +29,6 @@ from conveyor.errors import (
     ResourceExhausted,
     RunFailed,
     Unavailable,
-    WrongPosition,
 )
 from conveyor.signature import Signature
 from conveyor.store import Save
@@ -67,7 +67,7 @@ class Core:
         self.outbox = Outbox(self.checkpointer)
         self._num_running = 0  # sessions in batches that have not come back
         self.ended: list[tuple[Session, EndReason]] = []
-        self._sessions_of: dict[Sink, dict[Session, None]] = {}
+        self.attachments = Attachments()
 
     @property
     def num_waiting(self) -> int:
@@ -102,11 +102,11 @@ class Core:
                 self.outbox.num_waiting += 1
                 self.outbox.tell(session, (work.sink, work.tag, answer), is_last=True)
                 return
-            self._check_order(session, work)
+            session.check_order(work)
             job = ChunkJob(session, work, tokens, num_steps, now)
             acknowledged = work.acknowledged
         else:
-            self._check_order(session, work)  # first: what is in flight decides whether a token is pending
+            session.check_order(work)  # first: what is in flight decides whether a token is pending
             # A client that is elsewhere has to hear that: there, a token may be pending.
             is_elsewhere = work.position not in (None, session.tail)
             self._validator.generation(work, has_pending=is_elsewhere or session.pending is not None)
@@ -116,7 +116,7 @@ class Core:
                 self._draw_again(job, session.drawn, again, now)
                 return
             acknowledged = None
-        self._check_position(session, work.position)
+        session.check_position(work.position)
         self._check_room()
         session.acknowledged = session.tail if acknowledged is None else acknowledged
         if session.history is not None and isinstance(job, GenerationJob):
@@ -221,8 +221,7 @@ class Core:
 
     def detach(self, sink: Sink) -> None:
         """Forgets a sink, and its unfinished work in the sessions that it was the last to step."""
-        for session in self._sessions_of.pop(sink, {}):
-            session.sink = None
+        for session in self.attachments.forget(sink):
             jobs = enumerate(session.jobs)
             index = next((i for i, job in jobs if job.sink is sink and not job.is_cancelled), None)
             if index is not None:
@@ -233,7 +232,7 @@ class Core:
         """Ends a session; its waiting work fails, its slots are freed once no run uses them."""
         self.table.remove(session)
         self._scheduler.discard(session)
-        problem = _problem_of(session, reason)
+        problem = session.problem_of(reason)
         self.outbox.refuse(session, problem)
         for job in list(session.jobs):
             self._settle(job, problem)
@@ -245,7 +244,7 @@ class Core:
         else:
             self._free(session)
         self.ended.append((session, reason))
-        self._leave_sink(session)
+        self.attachments.leave(session)
 
     def _free(self, session: Session) -> None:
         for job in session.jobs:
@@ -264,24 +263,6 @@ class Core:
         self.outbox.num_waiting -= 1
         self._queue(job.session, job, now)
 
-    @staticmethod
-    def _check_order(session: Session, work: Chunk | Generation) -> None:
-        """Chunks may follow chunks; a generation is alone. What was cancelled stands in nobody's way."""
-        last = session.jobs[-1] if session.jobs else None
-        if last is None or last.is_cancelled:
-            return
-        if isinstance(work, Generation) or isinstance(last, GenerationJob):
-            raise Aborted("session_id: another request of the session is in flight")
-
-    @staticmethod
-    def _check_position(session: Session, position: int | None) -> None:
-        """Work goes on from where the work accepted before it ends."""
-        if position is None or position == session.tail:
-            return
-        if session.position <= position < session.tail:
-            raise Aborted(f"position: {position} is in flight")
-        raise WrongPosition(position, session.position)
-
     def _check_room(self) -> None:
         if self.outbox.num_waiting >= self._limits.max_waiting_chunks:
             raise ResourceExhausted("queue", f"{self.outbox.num_waiting} requests are waiting, the most allowed")
@@ -293,23 +274,10 @@ class Core:
         session.tail += job.num_steps
         session.last_used = now
         if job.sink.stays and session.sink is not job.sink:
-            self._attach(session, job.sink)
+            self.attachments.attach(session, job.sink)
         self.outbox.num_waiting += 1
         if len(session.jobs) == 1:
             self._begin_first(session)
-
-    def _attach(self, session: Session, sink: Sink) -> None:
-        self._leave_sink(session)
-        session.sink = sink
-        self._sessions_of.setdefault(sink, {})[session] = None
-
-    def _leave_sink(self, session: Session) -> None:
-        if session.sink is None:
-            return
-        sessions = self._sessions_of[session.sink]
-        del sessions[session]
-        if not sessions:
-            del self._sessions_of[session.sink]
 
     def _begin_first(self, session: Session) -> None:
         """Puts the session in line with its first job; a job with nothing to run is done at once."""
@@ -397,10 +365,3 @@ class Core:
         self.residence.release(job)
         session.jobs.popleft()
         self._begin_first(session)
-
-
-def _problem_of(session: Session, reason: EndReason) -> ConveyorError:
-    """What waiting work of an ended session is told: to try again, if the session may go on elsewhere."""
-    problem = f"session_id: session {session.session_id!r} has ended: {reason.value}"
-    goes_on = session.stored is not None and reason in (EndReason.MOVED, EndReason.DRAINED, EndReason.UNLOADED)
-    return Unavailable(problem) if goes_on else NotFound(problem)

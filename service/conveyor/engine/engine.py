@@ -14,10 +14,12 @@ import numpy as np
 from conveyor.engine.assembly import Assembly
 from conveyor.engine.checkpoint import Head, State, start_from
 from conveyor.engine.core import Core
-from conveyor.engine.durability import NOT_STORED, Durability, Mode, Stored
+from conveyor.engine.delivery import Delivery
+from conveyor.engine.durability import Durability, Mode, Stored
 from conveyor.engine.feeds import Results
 from conveyor.engine.initialiser import Initialiser
 from conveyor.engine.limits import Device, EngineStats, Limits
+from conveyor.engine.overview import stats_of, view_of
 from conveyor.engine.persistence import Persistence
 from conveyor.engine.prefixes import Prefixes
 from conveyor.engine.runner import Runner
@@ -34,7 +36,6 @@ from conveyor.engine.work import (
     Generation,
     Observer,
     OpenOptions,
-    Residency,
     SessionView,
     Sink,
     Start,
@@ -67,7 +68,7 @@ class Engine:
         self.signature, self.vocabulary = model.signature, model.vocabulary
         self.token_input = model.signature.inputs[0].name if model.signature.takes_tokens else None
         self.state_bytes = model.signature.state_bytes
-        self.runner = Runner(model, 1 + limits.num_slots + limits.max_batch, device, max_batch=limits.max_batch)
+        self.runner = Runner(model, limits.num_rows, device, max_batch=limits.max_batch)
         graph = self.runner.graph
         max_batch = limits.max_batch if graph.can_batch else 1
         self.runner.warm_up(max_batch)
@@ -88,11 +89,11 @@ class Engine:
         self.persistence = Persistence(
             (name, version, self.fingerprint), self._core, self.runner, writer, observer, self._deliver
         )
+        self._delivery = Delivery((name, version), self._core, observer, self.persistence.close)
         self._runs = Runs(self.runner, f"{name}-{version}", self._came_back)
         self._is_draining = self._is_unloading = False
         self._idle = asyncio.Event()  # set once a draining engine has no work left
         self._is_pump_due = False
-        self._clock_offset = time.time() - time.monotonic()
 
     @property
     def limits(self) -> Limits:
@@ -283,21 +284,7 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """What the engine holds now."""
-        core, residence = self._core, self._core.residence
-        return EngineStats(
-            num_sessions=len(core.table),
-            num_resident=residence.num_resident,
-            num_spilled=len(residence.spilled),
-            num_slots=self._limits.num_slots,
-            num_free_slots=max(0, self._limits.num_slots - residence.num_resident),
-            arena_bytes=self.runner.arena_bytes,
-            spilled_bytes=residence.spilled.num_bytes,
-            context_bytes=len(core.table) * sum(arena.row_bytes for arena in self.runner.graph.contexts),
-            num_waiting=core.num_waiting,
-            prefix_bytes=self._prefixes.cache.num_bytes,
-            num_durable=len(durable := [session for session in core.table if session.stored]),
-            num_unstored=sum(session.position - (session.stored.newest or 0) for session in durable if session.stored),
-        )
+        return stats_of(self._core, self._limits, self.runner, self._prefixes)
 
     async def drain(self, timeout: float, reason: EndReason = EndReason.DRAINED) -> None:  # noqa: ASYNC109 - see below
         """Refuses new work, lets what was accepted finish, stores every session and ends it, all within `timeout` s."""
@@ -384,33 +371,8 @@ class Engine:
         )
 
     def _deliver(self) -> None:
-        """Hands out what has come together: outcomes, then the ends of sessions, then one flush for each sink."""
-        core = self._core
-        outcomes, core.outbox.ready = core.outbox.ready, []
-        sinks: dict[Sink, None] = {}
-        for sink, tag, outcome in outcomes:
-            sink.put(tag, outcome)
-            sinks[sink] = None
-        ended, core.ended = core.ended, []
-        for session, reason in ended:
-            self._observer.session_ended(reason)
-            self.persistence.close(session, reason)
-            log.info(
-                "session closed",
-                extra={
-                    "session_id": session.session_id,
-                    "model": self.name,
-                    "version": self.version,
-                    "reason": reason.value,
-                    "position": session.position,
-                },
-            )
-            if session.sink is not None:
-                session.sink.end(session.session_id, reason, session.position)
-                sinks[session.sink] = None
-        for sink in sinks:
-            sink.flush()
-        if self._is_draining and not core.num_waiting:
+        self._delivery.deliver()
+        if self._is_draining and not self._core.num_waiting:
             self._idle.set()
 
     async def _save_forever(self) -> None:
@@ -428,17 +390,4 @@ class Engine:
                 await asyncio.sleep(0)
 
     def _view(self, session: Session) -> SessionView:
-        return SessionView(
-            session.session_id,
-            self.name,
-            self.version,
-            session.position,
-            session.seed,
-            create_time=session.opened + self._clock_offset,
-            expire_time=session.expires + self._clock_offset,
-            residence=Residency.RESIDENT if session.slot else Residency.SPILLED,
-            state_bytes=self.state_bytes,
-            durability=session.stored.durability if session.stored else NOT_STORED,
-            durable_position=session.stored.newest if session.stored else None,
-            epoch=session.stored.told_epoch if session.stored else 0,
-        )
+        return view_of(session, (self.name, self.version), self.state_bytes)

@@ -27,6 +27,11 @@ class Limits:
     max_idle_timeout: float = 86_400.0
     max_lifetime: float = 604_800.0
 
+    @property
+    def num_rows(self) -> int:
+        """Rows of an arena of states: the first is no session's, and a run writes a batch of rows that none has yet."""
+        return 1 + self.num_slots + self.max_batch
+
     def __post_init__(self) -> None:
         counts = ("num_slots", "max_sessions", "max_batch", "max_run_steps", "max_chunk_steps", "max_waiting_chunks")
         problems = [f"{name}: must be at least 1, got {value}" for name in counts if (value := getattr(self, name)) < 1]

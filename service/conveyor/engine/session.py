@@ -10,7 +10,8 @@ import numpy as np
 from conveyor.engine.drawn import Drawn
 from conveyor.engine.durability import Stored
 from conveyor.engine.spilled import Rows
-from conveyor.engine.work import Answer, Array, Chunk, Sink, Want
+from conveyor.engine.work import Answer, Array, Chunk, EndReason, Generation, Sink, Want
+from conveyor.errors import Aborted, ConveyorError, NotFound, Unavailable, WrongPosition
 
 if TYPE_CHECKING:
     from conveyor.engine.job import Job
@@ -83,6 +84,28 @@ class Session:
     def expires(self) -> float:
         """When the session ends if nothing uses it."""
         return min(self.last_used + self.idle_timeout, self.lifetime_ends)
+
+    def check_order(self, work: Chunk | Generation) -> None:
+        """Chunks may follow chunks; a generation is alone. What was cancelled is in nobody's way. Raises Aborted."""
+        last = self.jobs[-1] if self.jobs else None
+        if last is None or last.is_cancelled:
+            return
+        if isinstance(work, Generation) or isinstance(last.work, Generation):
+            raise Aborted("session_id: another request of the session is in flight")
+
+    def check_position(self, position: int | None) -> None:
+        """Work goes on from where the work accepted before it ends. Raises Aborted, WrongPosition."""
+        if position is None or position == self.tail:
+            return
+        if self.position <= position < self.tail:
+            raise Aborted(f"position: {position} is in flight")
+        raise WrongPosition(position, self.position)
+
+    def problem_of(self, reason: EndReason) -> ConveyorError:
+        """What its waiting work is told of its end: to try again, if it may go on elsewhere."""
+        problem = f"session_id: session {self.session_id!r} has ended: {reason.value}"
+        goes_on = self.stored is not None and reason in (EndReason.MOVED, EndReason.DRAINED, EndReason.UNLOADED)
+        return Unavailable(problem) if goes_on else NotFound(problem)
 
     def kept_answer(self, chunk: Chunk, num_steps: int) -> Answer | None:
         """The answer that this chunk of so many steps asks for again; None if it does not, or if that is not kept."""

@@ -88,7 +88,7 @@ class Loader:
         if not self._max_arena_bytes:
             return
         # As the runner makes them, but for the rows that pad a GPU's batches.
-        num_rows, signature = 1 + limits.num_slots + limits.max_batch, model.signature
+        num_rows, signature = limits.num_rows, model.signature
         needed = num_rows * signature.state_bytes + (num_rows + 2 * limits.max_batch) * signature.context_bytes
         left = self._max_arena_bytes - sum(engine.runner.arena_bytes for engine in self._engines.all())
         if needed > left:
