@@ -56,7 +56,7 @@ async def test_the_engine_steps_every_session(model: Path) -> None:
     measured = [await part.measure(4, SECONDS) for _ in range(2)]
 
     assert all(each.rate > 0 for each in measured)
-    assert all(session.position > 0 for session in part.engine.list())
+    assert all(session.position > 0 for session in part.engine.list(9))
     await part.engine.stop()
 
 

@@ -186,7 +186,7 @@ class TestSessions:
         assert (view.session_id, view.model_name, view.model_version, view.seed) == ("b", "lm", 2, 7)
         assert (view.position, view.residence, view.state_bytes) == (0, Residency.SPILLED, engine.state_bytes)
         assert view.expire_time - view.create_time == pytest.approx(60.0)
-        assert [each.session_id for each in engine.list()] == ["b", "a"]
+        assert [each.session_id for each in engine.list(9)] == ["b", "a"]
         assert "a" in engine
         with pytest.raises(AlreadyExists):
             opened(engine, "a")
@@ -232,7 +232,7 @@ class TestSessions:
             await sink.wait(lambda: bool(sink.ends))
 
             assert sink.ends == [("quick", EndReason.IDLE, 2)]
-            assert [view.session_id for view in engine.list()] == ["slow"]
+            assert [view.session_id for view in engine.list(9)] == ["slow"]
             assert engine.stats().num_resident == 0
         assert counts.ended == [EndReason.IDLE]
 
@@ -422,7 +422,7 @@ class TestShutdown:
 
         assert [type(outcome) for _, outcome in sink.outcomes] == [Answer, Answer]
         assert sink.ends == [("a", EndReason.DRAINED, 8)]
-        assert engine.list() == []
+        assert engine.list(9) == []
 
     @pytest.mark.usefixtures("in_threads")
     async def test_a_drain_does_not_wait_for_ever(
@@ -446,7 +446,7 @@ class TestShutdown:
         await engine.drain(60)
         await engine.drain(60)
 
-        assert engine.list() == []
+        assert engine.list(9) == []
 
     async def test_stop_twice(self, engine: Engine) -> None:
         """Stopping ends the thread; stopping again, or before a start, does nothing."""

@@ -590,7 +590,7 @@ class TestStates:
                 await served.open(name, SLOW)
             for name in ("spilled", "resident"):
                 await served.step(name, TEXT[:5])
-            views = {view.session_id: view.residence for view in served.engine.list()}
+            views = {view.session_id: view.residence for view in served.engine.list(9)}
             assert views["spilled"] is Residency.SPILLED
             assert views["resident"] is Residency.RESIDENT
             await served.engine.drain(10.0)

@@ -150,7 +150,7 @@ class TestStored:
         assert session.durability == SYNC
         assert abs(session.create_time.ToMilliseconds() - own.create_time.ToMilliseconds()) < 50
         assert own.epoch == 1
-        assert len(b.server.engines.of_model("tiny").list()) == 0
+        assert b.server.engines.of_model("tiny").num_sessions == 0
 
     async def test_the_store_lists_its_sessions(self, pair: Pair) -> None:
         """Those of all servers, in pages, by model if asked for; those without durability are not among them."""

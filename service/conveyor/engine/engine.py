@@ -19,7 +19,7 @@ from conveyor.engine.durability import Durability, Mode, Stored
 from conveyor.engine.feeds import Results
 from conveyor.engine.initialiser import Initialiser
 from conveyor.engine.limits import Device, EngineStats, Limits
-from conveyor.engine.overview import stats_of, view_of
+from conveyor.engine.overview import page_of, stats_of, view_of
 from conveyor.engine.persistence import Persistence
 from conveyor.engine.prefixes import Prefixes
 from conveyor.engine.runner import Runner
@@ -244,9 +244,9 @@ class Engine:
         """The session as it is now. Raises NotFound."""
         return self._view(self._core.table.get(session_id))
 
-    def list(self) -> list[SessionView]:
-        """Every open session, in opening order."""
-        return [self._view(session) for session in self._core.table]
+    def list(self, count: int, after: tuple[float, str] | None = None) -> list[SessionView]:
+        """The next so many open sessions by creation time and id, behind such a place."""
+        return [self._view(session) for session in page_of(self._core.table, count, after)]
 
     def close(self, session_id: str) -> SessionView:
         """Ends a session at its client's wish. Raises NotFound."""

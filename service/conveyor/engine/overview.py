@@ -1,6 +1,8 @@
 """What an engine tells of itself: how much it holds, and each session as clients see it."""
 
 import time
+from collections.abc import Iterable
+from heapq import nsmallest
 
 from conveyor.engine.core import Core
 from conveyor.engine.durability import NOT_STORED
@@ -32,6 +34,16 @@ def stats_of(core: Core, limits: Limits, runner: Runner, prefixes: Prefixes) -> 
         num_durable=len(durable),
         num_unstored=sum(session.position - (stored.newest or 0) for session, stored in durable),
     )
+
+
+def page_of(sessions: Iterable[Session], count: int, after: tuple[float, str] | None) -> list[Session]:
+    """The next so many sessions by creation time (Unix seconds) and id, behind such a place."""
+    # There may be a hundred thousand, and all else waits: nothing is sorted that is not on the page.
+    return nsmallest(count, (each for each in sessions if after is None or _place(each) > after), key=_place)
+
+
+def _place(session: Session) -> tuple[float, str]:
+    return session.opened + CLOCK_OFFSET, session.session_id
 
 
 def view_of(session: Session, model: tuple[str, int], state_bytes: int) -> SessionView:

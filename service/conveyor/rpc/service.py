@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from itertools import islice
 from math import isfinite, nan
 
+from conveyor.engine.engine import Engine
 from conveyor.engine.engines import Engines
 from conveyor.engine.work import SessionView
 from conveyor.errors import InvalidArgument, Unavailable
@@ -106,21 +107,21 @@ class SequenceServicer(sequence_service_pb2_grpc.SequenceServiceServicer):
         if request.stored:
             views, token = await self._engines.stored(size, request.page_token, request.model_name)
             return session_pb2.ListSessionsResponse(sessions=map(session_message, views), next_page_token=token)
-        views = self._list(request.model_name)
-        after = _cursor(request.page_token)
+        after, engines = _cursor(request.page_token), self._engines_of(request.model_name)
         # One more than the page tells whether there is another.
-        page = list(islice((view for view in views if after is None or _place(view) > after), size + 1))
+        found = heapq.merge(*(engine.list(size + 1, after) for engine in engines), key=_place)
+        page = list(islice(found, size + 1))
         return session_pb2.ListSessionsResponse(
             sessions=map(session_message, page[:size]),
             next_page_token=_token(page[size - 1]) if len(page) > size else "",
-            total_size=len(views),
+            total_size=sum(engine.num_sessions for engine in engines),
         )
 
-    def _list(self, model_name: str) -> list[SessionView]:
+    def _engines_of(self, model_name: str) -> list[Engine]:
         engines = [engine for engine in self._engines.all() if model_name in ("", engine.name)]
         if not engines:
             self._engines.of_model(model_name)  # says which there are
-        return list(heapq.merge(*(sorted(engine.list(), key=_place) for engine in engines), key=_place))
+        return engines
 
     async def CloseSession(
         self, request: session_pb2.CloseSessionRequest, context: Context
