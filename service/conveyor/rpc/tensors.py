@@ -40,8 +40,7 @@ def read_array(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], field:
         InvalidArgument: a shape that no array has, data that is not of the shape's size, or a BOOL that is neither 0
             nor 1.
     """
-    if any(length < 0 for length in shape):
-        raise InvalidArgument(f"{field}.shape", f"{list(shape)} has a negative length")
+    check_lengths(shape, field)
     num_bytes = prod(shape) * dtype.itemsize
     if len(data) != num_bytes:
         raise InvalidArgument(
@@ -52,6 +51,21 @@ def read_array(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], field:
         if array.size and array.max() > 1:
             raise InvalidArgument(f"{field}.data", f"a BOOL is the byte 0 or 1, got {array.max()}")
         array = array.view(np.bool_)
+    return shaped(array, shape, field)
+
+
+def check_lengths(shape: tuple[int, ...], field: str) -> None:
+    """Raises InvalidArgument if the shape has a negative length."""
+    if any(length < 0 for length in shape):
+        raise InvalidArgument(f"{field}.shape", f"{list(shape)} has a negative length")
+
+
+def shaped(array: Array, shape: tuple[int, ...], field: str) -> Array:
+    """The array in a shape of as many elements.
+
+    Raises:
+        InvalidArgument: no array has this shape.
+    """
     try:
         return array.reshape(shape)
     except ValueError as error:  # NumPy's own bounds: too many axes, or nothing along one that is too long

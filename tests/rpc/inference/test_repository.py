@@ -7,10 +7,12 @@ import grpc
 import numpy as np
 import pytest
 
-from conveyor.inference import infer_pb2, inference_service_pb2_grpc, repository_pb2
+from conveyor.inference import infer_pb2, inference_service_pb2_grpc, repository_pb2, statistics_pb2
 from tests.models import make_model, save_model
 from tests.rpc.conftest import StartServer
 from tests.rpc.requests import failure_of
+
+START = "must specify the START flag on the first request of the sequence"
 
 
 @pytest.fixture
@@ -26,14 +28,20 @@ async def index(oip: Any, *, ready: bool = False) -> list[tuple[str, str, str]]:
     return [(model.name, model.version, model.state) for model in response.models]
 
 
-async def infer(oip: Any, sequence: int, token: int, **fields: Any) -> infer_pb2.ModelInferResponse:
-    """A step of a sequence."""
-    request = infer_pb2.ModelInferRequest(model_name="lm", raw_input_contents=[np.array([token], np.int64).tobytes()])
+def step_of(sequence: int, token: int, version: str = "", **fields: Any) -> infer_pb2.ModelInferRequest:
+    """A request for a step of a sequence."""
+    raw = np.array([token], np.int64).tobytes()
+    request = infer_pb2.ModelInferRequest(model_name="lm", model_version=version, raw_input_contents=[raw])
     request.inputs.add(name="tokens", datatype="INT64", shape=[1, 1])
     request.parameters["sequence_id"].int64_param = sequence
     for name, value in fields.items():
         request.parameters[name].bool_param = value
-    response: infer_pb2.ModelInferResponse = await oip.ModelInfer(request)
+    return request
+
+
+async def infer(oip: Any, *args: Any, **fields: Any) -> infer_pb2.ModelInferResponse:
+    """A step of a sequence."""
+    response: infer_pb2.ModelInferResponse = await oip.ModelInfer(step_of(*args, **fields))
     return response
 
 
@@ -63,7 +71,7 @@ async def test_sequences_stay_on_their_version(models: Path, oip: Any) -> None:
 
 
 async def test_a_stored_sequence_goes_on_on_its_version(models: Path, start: StartServer, tmp_path: Path) -> None:
-    """Of a server that began on a newer one too: whose tensors differ is told to send its first request once more."""
+    """With its tensors, though the server that takes it up began on a newer one."""
     fields = {"store": "sqlite", "state_dir": tmp_path / ".state"}
     server = await start(**fields)
     async with grpc.aio.insecure_channel(server.address) as channel:
@@ -73,10 +81,62 @@ async def test_a_stored_sequence_goes_on_on_its_version(models: Path, start: Sta
     server = await start(**fields)
     async with grpc.aio.insecure_channel(server.address) as channel:
         oip: Any = inference_service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        refused = await failure_of(infer(oip, 1, 3))
-        assert refused.code is grpc.StatusCode.UNAVAILABLE
-        assert "taken up on version 1: send the request again" in refused.message
-        assert (await infer(oip, 1, 19)).model_version == "1"
+        again = await infer(oip, 1, 19)
+
+    assert (again.model_version, list(again.outputs[0].shape)) == ("1", [1, 1, 20])
+
+
+async def test_requests_that_do_not_wait_find_their_sequence(models: Path, start: StartServer, tmp_path: Path) -> None:
+    """Sent behind the one that begins a sequence on the stable version, while a newer one has other tensors."""
+    (models / "lm" / "conveyor.toml").write_text("[aliases]\nstable = 1\n")
+    save_model(models / "lm" / "2", make_model(vocabulary_size=10, seed=2)[0])
+    server = await start(store="sqlite", state_dir=tmp_path / ".state")
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        call = inference_service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer()
+        await call.write(step_of(1, 19, sequence_start=True))
+        await call.write(step_of(1, 19))
+        responses = [await call.read(), await call.read()]
+
+    assert [response.error_message for response in responses] == ["", ""]
+    assert [response.infer_response.model_version for response in responses] == ["1", "1"]
+
+
+async def test_a_version_that_is_named_is_the_one_that_runs(models: Path, oip: Any) -> None:
+    """A sequence of another version is not open under it."""
+    await infer(oip, 1, 3, sequence_start=True)
+    save_model(models / "lm" / "2", make_model(vocabulary_size=20, seed=2)[0])
+    await load(oip)
+    failure = await failure_of(infer(oip, 1, 3, version="2"))
+    again = await infer(oip, 1, 3, version="1")
+
+    assert START in failure.message
+    assert again.model_version == "1"
+
+
+async def test_a_start_that_is_refused_leaves_nothing_open(oip: Any) -> None:
+    """What follows it must not go on with the sequence that was open under the id."""
+    await infer(oip, 1, 3, sequence_start=True)
+    await oip.RepositoryModelUnload(repository_pb2.RepositoryModelUnloadRequest(model_name="lm"))
+    refused = await failure_of(infer(oip, 1, 3, sequence_start=True))
+    await load(oip)
+
+    assert refused.code is grpc.StatusCode.NOT_FOUND
+    assert START in (await failure_of(infer(oip, 1, 4))).message
+
+
+async def test_statistics_of_all_versions(models: Path, oip: Any) -> None:
+    """Those of a model, or of one version that is named."""
+    save_model(models / "lm" / "2", make_model(vocabulary_size=20, seed=2)[0])
+    await infer(oip, 1, 3, sequence_start=True)
+    await load(oip)
+    requests = [statistics_pb2.ModelStatisticsRequest(name="lm", version=version) for version in ("", "1", "2")]
+    told = [(await oip.ModelStatistics(request)).model_stats for request in requests]
+
+    assert [[(each.version, each.inference_count) for each in stats] for stats in told] == [
+        [("1", 1), ("2", 0)],
+        [("1", 1)],
+        [("2", 0)],
+    ]
 
 
 async def test_a_model_is_unloaded_and_loaded(oip: Any) -> None:

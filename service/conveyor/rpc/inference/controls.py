@@ -33,9 +33,15 @@ def control_value(spec: TensorSpec, parameters: Parameters, num_steps: int) -> A
 
 def _number(sequence_id: str, dtype: np.dtype[Any]) -> int:
     number = int(sequence_id) if sequence_id.isdecimal() else -1
-    highest = np.iinfo(dtype).max if dtype.kind == "i" else 2**53
-    if not 0 <= number <= highest:
+    if not 0 <= number <= (highest := _highest(dtype)):
         raise InvalidArgument(
             "parameters[sequence_id]", f"the model takes it as a number up to {highest}, got {sequence_id!r}"
         )
     return number
+
+
+def _highest(dtype: np.dtype[Any]) -> int:
+    """The greatest number up to which the type has all."""
+    if dtype.kind == "f":
+        return int(2 ** (np.finfo(dtype).nmant + 1))
+    return int(np.iinfo(dtype).max) if dtype.kind == "i" else 1

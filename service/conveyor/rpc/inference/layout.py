@@ -1,6 +1,6 @@
 """How a model's tensors lie in messages: the batch axis first, the time axis second, however the graph has them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import TypeVar
@@ -10,6 +10,7 @@ import numpy as np
 from conveyor.engine.assembly import from_layout, to_layout
 from conveyor.engine.work import Array
 from conveyor.errors import InvalidArgument
+from conveyor.inference import infer_pb2
 from conveyor.rpc.inference.controls import CONTROLS
 from conveyor.signature import Axis, ContextSpec, Signature, TensorSpec
 
@@ -52,6 +53,14 @@ class Layout:
         pairs = zip(expected, shape, strict=False)
         if len(shape) != len(expected) or not all(got >= 1 if want == FREE else got == want for want, got in pairs):
             raise InvalidArgument(f"inputs[{spec.name}].shape", f"expected {expected}, got {list(shape)}")
+
+    def num_steps(self, tensors: Iterable[infer_pb2.ModelInferRequest.InferInputTensor]) -> int:
+        """The steps of all rows that these tensors claim to be; at least 1."""
+        for tensor in tensors:
+            if (spec := self.inputs.get(tensor.name)) is not None and len(tensor.shape) == spec.rank:
+                axes = (spec.axis.batch, spec.axis.time)
+                return max(1, prod(tensor.shape[axis] for axis in axes if axis is not None))
+        return 1
 
     def rows(self, arrays: Mapping[str, Array]) -> list[dict[str, Array]]:
         """Splits the inputs of a request by its batch axis, into what each session takes: `[steps, ...]`.

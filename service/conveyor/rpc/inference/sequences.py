@@ -1,15 +1,15 @@
 """Sequences of the Open Inference Protocol, each of which is a session."""
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from weakref import WeakValueDictionary
 
 from conveyor.engine.durability import NOT_STORED, Mode
 from conveyor.engine.engine import Engine
 from conveyor.engine.engines import Engines
 from conveyor.engine.table import new_session_id
-from conveyor.engine.work import Answer, Array, OpenOptions
+from conveyor.engine.work import Answer, OpenOptions
 from conveyor.errors import InvalidArgument, NotFound, Unavailable
 from conveyor.rpc.inference.parameters import Parameters
 from conveyor.rpc.inference.request import Asked
@@ -30,25 +30,31 @@ class Sequences:
         # An entry lasts for as long as a request holds the lock or waits for it.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def engine_of(self, model: str, version: int, parameters: Parameters) -> Engine:
-        """The engine that a request is for: its sequence's, which need not be the newest; else one to begin on.
+    @asynccontextmanager
+    async def turn(self, model: str, version: int, parameters: Parameters) -> AsyncIterator[Engine]:
+        """Waits for a request's turn; gives the engine that it is for: its sequence's, or one to begin on.
+
+        Whatever becomes of a request that begins a sequence, the one that was open under the id has ended: those that
+        follow it must not go on with that one.
 
         Raises:
             NotFound: no such model or version is loaded, or it is being unloaded.
+            Unavailable: the store does not answer.
         """
-        session_id = f"{model}/{parameters.sequence_id}"
         if not parameters.sequence_id:
-            return self._engines.to_open(model, version, "", new_session_id())
-        if parameters.is_start:
-            return self._engines.to_open(model, version, "", session_id)
-        if self._engines.is_here(session_id):
-            held = self._engines.of_session(session_id)
-            if held.name == model and version in (0, held.version):
-                return held
-        return self._engines.of_model(model, version)
+            yield self._engines.to_open(model, version, "", new_session_id())
+            return
+        session_id = f"{model}/{parameters.sequence_id}"
+        turn = self._turns.setdefault(session_id, asyncio.Lock())
+        async with turn:
+            if parameters.is_start:
+                await self._end(session_id)
+                yield self._engines.to_open(model, version, "", session_id)
+            else:
+                yield await self._holding(session_id, model, version) or self._engines.of_model(model, version)
 
     async def advance(self, engine: Engine, asked: Asked, deadline: float) -> Answer:
-        """Begins the sequence if it is told to, steps it, and ends it if it is told to.
+        """Begins the sequence if it is told to, steps it, and ends it if it is told to; in its turn, on its engine.
 
         Raises:
             InvalidArgument: no sequence is named, or it is not open.
@@ -61,40 +67,34 @@ class Sequences:
                 f"inference request to model '{engine.name}' must specify a non-zero or non-empty correlation ID",
             )
         session_id = f"{engine.name}/{parameters.sequence_id}"
-        turn = self._turns.setdefault(session_id, asyncio.Lock())
-        async with turn:
+        if parameters.is_start:
+            options = OpenOptions(session_id, durability=self._durability)
+            await self._engines.open(engine.name, engine.version, options, asked.contexts)
+        try:
+            answer = await self._step(engine, session_id, asked, deadline)
+        except BaseException as error:
             if parameters.is_start:
-                await self._begin(engine, session_id, asked.contexts)
-            try:
-                held = await self._holding(engine, session_id)
-                answer = await self._step(held, session_id, asked, deadline)
-            except NotFound:
-                raise _not_open(engine, parameters.sequence_id) from None
-            except BaseException:
-                if parameters.is_start:
-                    await self._end(session_id)
-                raise
-            if parameters.is_end:
                 await self._end(session_id)
-            return answer
+            elif isinstance(error, NotFound):
+                raise _not_open(engine, parameters.sequence_id) from None
+            raise
+        if parameters.is_end:
+            await self._end(session_id)
+        return answer
 
-    async def _begin(self, engine: Engine, session_id: str, contexts: Mapping[str, Array]) -> None:
-        await self._end(session_id)
-        options = OpenOptions(session_id, durability=self._durability)
-        await self._engines.open(engine.name, engine.version, options, contexts)
-
-    async def _holding(self, engine: Engine, session_id: str) -> Engine:
-        """The engine that holds the sequence, which is taken from the store if it may be."""
-        if session_id in engine:
-            return engine
-        view = await self._engines.view(session_id)
-        if view.model_name != engine.name or view.durability.mode is Mode.ASYNC:
-            raise NotFound(f"session_id: {session_id} is no sequence that can be gone on with")
-        held = await self._engines.holding(session_id)
-        if held.signature != engine.signature:
-            # It was read as one to the newest version; the next request of the sequence will be to its own.
-            raise Unavailable(f"the sequence was taken up on version {held.version}: send the request again")
-        return held
+    async def _holding(self, session_id: str, model: str, version: int) -> Engine | None:
+        """The engine that holds the sequence, which is taken from the store if it may be; None if it is not open."""
+        if self._engines.is_here(session_id):
+            held = self._engines.of_session(session_id)
+            return held if held.name == model and version in (0, held.version) else None
+        try:
+            view = await self._engines.view(session_id)
+            is_another = view.model_name != model or version not in (0, view.model_version)
+            if is_another or view.durability.mode is Mode.ASYNC:
+                return None
+            return await self._engines.holding(session_id)
+        except NotFound:
+            return None
 
     async def _step(self, engine: Engine, session_id: str, asked: Asked, deadline: float) -> Answer:
         position = engine.get(session_id).position

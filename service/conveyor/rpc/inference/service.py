@@ -34,10 +34,16 @@ class InferenceServicer(inference_service_pb2_grpc.GRPCInferenceServiceServicer)
     """Raises domain errors; the interceptor makes statuses of them. `is_ready` tells whether the server takes work."""
 
     def __init__(
-        self, engines: Engines, repository: Repository, metrics: Metrics, is_ready: Callable[[], bool]
+        self,
+        engines: Engines,
+        repository: Repository,
+        metrics: Metrics,
+        max_stream_steps: int,
+        is_ready: Callable[[], bool],
     ) -> None:
         self._engines = engines
         self._repository = repository
+        self._max_stream_steps = max_stream_steps
         self._is_ready = is_ready
         self._statistics = Statistics(metrics)
         self._inference = Inference(engines, self._statistics)
@@ -86,14 +92,17 @@ class InferenceServicer(inference_service_pb2_grpc.GRPCInferenceServiceServicer)
     async def ModelStatistics(
         self, request: statistics_pb2.ModelStatisticsRequest, context: Context
     ) -> statistics_pb2.ModelStatisticsResponse:
-        engines = [self._engine_of(request)] if request.name else self._engines.all()
+        engines = self._engines.all()
+        if request.name:
+            name, version = self._engine_of(request).name, read_version(request.version, "version")
+            engines = [engine for engine in engines if engine.name == name and version in (0, engine.version)]
         return statistics_pb2.ModelStatisticsResponse(model_stats=map(self._statistics.message, engines))
 
     async def ModelInfer(self, request: infer_pb2.ModelInferRequest, context: Context) -> infer_pb2.ModelInferResponse:
         return await self._inference.answer(request, deadline_of(context))
 
     async def ModelStreamInfer(self, requests: Any, context: Context) -> None:
-        stream = InferStream(self._inference, context)
+        stream = InferStream(self._inference, context, self._max_stream_steps)
         self._streams.add(stream)
         try:
             await stream.run()

@@ -11,24 +11,28 @@ from conveyor.rpc.inference.infer import Inference
 from conveyor.rpc.status import Context, message_of
 from conveyor.rpc.step import deadline_of
 
-# What a client that does not read makes us hold.
+# Requests of a stream that may be unanswered, beside the bound on their steps.
 MAX_UNANSWERED = 256
 
 Answering = asyncio.Task[infer_pb2.ModelStreamInferResponse]
 
 
 class InferStream:
-    """Reads requests until `MAX_UNANSWERED` have not been answered; each is a task, awaited in the order of reading.
+    """Reads requests, each of which is a task that is awaited in the order of reading.
 
+    No more is read while `MAX_UNANSWERED` requests or `max_steps` steps have not been answered: that bounds what a
+    client that does not read makes us hold.
     Clients are not told which request an error is about, so it has to come in that request's place.
     """
 
-    def __init__(self, inference: Inference, context: Context) -> None:
+    def __init__(self, inference: Inference, context: Context, max_steps: int) -> None:
         self._inference = inference
         self._context = context
         self._deadline = deadline_of(context)
-        self._room = asyncio.Semaphore(MAX_UNANSWERED)
-        self._answers: asyncio.Queue[Answering | None] = asyncio.Queue()  # None ends the stream
+        self._max_steps = max_steps
+        self._num_requests = self._num_steps = 0  # read, and their answers not yet sent
+        self._room = asyncio.Event()
+        self._answers: asyncio.Queue[tuple[Answering, int] | None] = asyncio.Queue()  # None ends the stream
         self._failure: Exception | None = None
 
     async def run(self) -> None:
@@ -43,8 +47,8 @@ class InferStream:
         finally:
             reader.cancel()
             while not self._answers.empty():
-                if (answering := self._answers.get_nowait()) is not None:
-                    answering.cancel()
+                if (unsent := self._answers.get_nowait()) is not None:
+                    unsent[0].cancel()
 
     def fail(self, error: Exception) -> None:
         """Ends the stream with this error after the answers to what was read."""
@@ -53,10 +57,10 @@ class InferStream:
 
     async def _read(self) -> None:
         try:
-            while await self._room.acquire():
-                if (request := await self._context.read()) is EOF:
-                    break
-                self._answers.put_nowait(asyncio.create_task(self._answer(request)))
+            while (request := await self._context.read()) is not EOF:
+                num_steps = self._inference.num_steps(request)
+                self._answers.put_nowait((asyncio.create_task(self._answer(request)), num_steps))
+                await self._take_room(num_steps)
         except DecodeError:
             self.fail(InvalidArgument("request", "the message is not a ModelInferRequest"))
         except Exception as error:
@@ -71,11 +75,23 @@ class InferStream:
         except Exception as error:
             response.error_message = message_of(error)
             response.infer_response.id = request.id
+        # Of models with many answers to a request clients have learnt to read on until they see this.
+        response.infer_response.parameters["triton_final_response"].bool_param = True
         return response
 
+    async def _take_room(self, num_steps: int) -> None:
+        self._num_requests += 1
+        self._num_steps += num_steps
+        while self._num_requests >= MAX_UNANSWERED or self._num_steps >= self._max_steps:
+            self._room.clear()
+            await self._room.wait()
+
     async def _write(self) -> None:
-        while (answering := await self._answers.get()) is not None:
+        while (unsent := await self._answers.get()) is not None:
+            answering, num_steps = unsent
             await self._context.write(await answering)
-            self._room.release()
+            self._num_requests -= 1
+            self._num_steps -= num_steps
+            self._room.set()
         if self._failure is not None:
             raise self._failure

@@ -7,7 +7,7 @@ import numpy as np
 from conveyor.engine.work import Array
 from conveyor.errors import InvalidArgument
 from conveyor.inference import infer_pb2
-from conveyor.rpc.tensors import read_array
+from conveyor.rpc.tensors import check_lengths, read_array, shaped
 
 # Names on the wire, and the field of typed contents, by the dtypes of signatures.
 DATATYPES = {
@@ -37,7 +37,7 @@ def read_tensor(tensor: infer_pb2.ModelInferRequest.InferInputTensor, raw: bytes
     if tensor.datatype != DATATYPES[dtype]:
         raise InvalidArgument(f"{field}.datatype", f"expected {DATATYPES[dtype]}, got {tensor.datatype!r}")
     if raw is None:
-        return _typed(tensor, dtype, f"{field}.contents")
+        return _typed(tensor, dtype, field)
     if tensor.HasField("contents"):
         raise InvalidArgument(f"{field}.contents", "exclusive with raw_input_contents")
     return read_array(raw, np.dtype(dtype).newbyteorder("<"), tuple(tensor.shape), field)
@@ -45,14 +45,15 @@ def read_tensor(tensor: infer_pb2.ModelInferRequest.InferInputTensor, raw: bytes
 
 def _typed(tensor: infer_pb2.ModelInferRequest.InferInputTensor, dtype: str, field: str) -> Array:
     if dtype not in CONTENTS:
-        raise InvalidArgument(field, f"{DATATYPES[dtype]} is sent in raw_input_contents")
-    values = getattr(tensor.contents, CONTENTS[dtype])
-    shape = tuple(tensor.shape)
+        raise InvalidArgument(f"{field}.contents", f"{DATATYPES[dtype]} is sent in raw_input_contents")
+    values, shape = getattr(tensor.contents, CONTENTS[dtype]), tuple(tensor.shape)
+    check_lengths(shape, field)
     if len(values) != prod(shape):
         raise InvalidArgument(
-            f"{field}.{CONTENTS[dtype]}", f"shape {list(shape)} has {prod(shape)} elements, got {len(values)}"
+            f"{field}.contents.{CONTENTS[dtype]}",
+            f"shape {list(shape)} has {prod(shape)} elements, got {len(values)}",
         )
-    return np.array(values, dtype).reshape(shape)
+    return shaped(np.array(values, dtype), shape, field)
 
 
 def add_output(response: infer_pb2.ModelInferResponse, name: str, array: Array) -> None:
