@@ -60,6 +60,17 @@ async def test_a_stateless_request_has_its_own(foreign: Any) -> None:
         assert outputs_of(response)["y"].tolist() == (by * X).tolist()
 
 
+async def test_a_constant_in_a_shape_that_no_array_has(foreign: Any) -> None:
+    """Its lengths are those of an array, though their product is one element."""
+    request = infer("scaled", x=X)
+    request.raw_input_contents.pop()
+    request.inputs[0].contents.fp32_contents.extend(X[0])
+    request.inputs.add(name="by", datatype="FP32", shape=[-1, -1], contents={"fp32_contents": [2.0]})
+    failure = await failure_of(foreign.ModelInfer(request))
+
+    assert (failure.code, failure.field) == (grpc.StatusCode.INVALID_ARGUMENT, "inputs[by].shape")
+
+
 async def test_a_constant_has_its_size(foreign: Any) -> None:
     """One element, however it is shaped."""
     failure = await failure_of(foreign.ModelInfer(infer("scaled", x=X, by=np.ones(2, np.float32))))

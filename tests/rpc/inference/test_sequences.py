@@ -11,13 +11,13 @@ import grpc
 import numpy as np
 import pytest
 
-from conveyor.inference import inference_service_pb2_grpc
+from conveyor.inference import inference_service_pb2_grpc, statistics_pb2
 from conveyor.server import Server, start_server
 from conveyor.settings import Settings
 from conveyor.v1 import sequence_service_pb2_grpc, session_pb2
 from tests.rpc.conftest import StartServer
 from tests.rpc.inference.requests import infer, logits, outputs_of, tokens
-from tests.rpc.requests import failure_of, open_session, position_of, step, until
+from tests.rpc.requests import failure_of, open_session, position_of, read_all, step, until
 
 StartStored = Callable[[str], Awaitable[Server]]
 
@@ -84,6 +84,15 @@ async def test_a_start_that_fails_begins_nothing(oip: Any) -> None:
     assert START in (await failure_of(oip.ModelInfer(infer("tiny", 1, tokens=tokens(1))))).message
 
 
+@pytest.mark.parametrize("wrong", [{"tokens": tokens(99)}, {"tokens": np.ones((1, 1), np.float32)}, {}])
+async def test_a_start_that_fails_ends_what_was_open(oip: Any, wrong: dict[str, Any]) -> None:
+    """Whatever it was refused for: what was sent behind it must not go on with the sequence that was there before."""
+    await oip.ModelInfer(infer("tiny", 1, sequence_start=True, tokens=tokens(1)))
+    await failure_of(oip.ModelInfer(infer("tiny", 1, sequence_start=True, **wrong)))
+
+    assert START in (await failure_of(oip.ModelInfer(infer("tiny", 1, tokens=tokens(2))))).message
+
+
 async def test_an_end_that_fails_ends_nothing(oip: Any) -> None:
     """It can be sent again, mended."""
     await oip.ModelInfer(infer("tiny", 1, sequence_start=True, tokens=tokens(1)))
@@ -133,6 +142,26 @@ async def test_too_many_sequences_are_refused(start: StartServer) -> None:
     assert failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+async def test_two_streams_of_one_sequence_take_turns(oip: Any) -> None:
+    """Each request of either is a whole step: none is lost, none runs on the state of another."""
+    calls = [oip.ModelStreamInfer() for _ in range(2)]
+    await oip.ModelInfer(infer("tiny", 1, sequence_start=True, tokens=tokens(5)))
+    await asyncio.gather(*(write_all(call, [infer("tiny", 1, tokens=tokens(5))] * 20) for call in calls))
+    responses: list[Any] = []
+    await asyncio.gather(*(read_all(call, responses) for call in calls))
+    steps = [outputs_of(response.infer_response)["logits"][0, 0] for response in responses]
+
+    whole = await logits(oip, "tiny", 2, sequence_start=True, tokens=np.full((1, 41), 5))
+    in_order = sorted(steps, key=lambda step: float(np.abs(whole - step).max(axis=1).argmin()))
+    np.testing.assert_allclose(in_order, whole[1:], rtol=0, atol=1e-5)
+
+
+async def write_all(call: Any, requests: list[Any]) -> None:
+    for request in requests:
+        await call.write(request)
+    await call.done_writing()
+
+
 @pytest.mark.parametrize("gives_up", ["timeout", "cancel"])
 async def test_what_was_given_up_did_not_happen(start: StartServer, gives_up: str) -> None:
     """A timeout, or a client that goes away, leaves the sequence as it was."""
@@ -150,6 +179,8 @@ async def test_what_was_given_up_did_not_happen(start: StartServer, gives_up: st
         else:
             failure = await failure_of(call)
             assert failure.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        (stats,) = (await oip.ModelStatistics(statistics_pb2.ModelStatisticsRequest(name="tiny"))).model_stats
+        assert (stats.inference_stats.success.count, stats.inference_stats.fail.count) == (1, 1)
         last = await logits(oip, "tiny", 1, tokens=tokens(2))
         whole = await logits(oip, "tiny", 2, sequence_start=True, tokens=tokens(1, 2))
 

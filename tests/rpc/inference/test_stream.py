@@ -64,6 +64,27 @@ async def test_a_reader_that_lags_is_waited_for(oip: Any, server: Server) -> Non
     assert [response.infer_response.id for response in responses] == [str(number) for number in range(num_requests)]
 
 
+async def test_steps_that_are_unanswered_are_bounded(start: StartServer) -> None:
+    """Behind as many as `max_stream_steps` nothing more is read, and all are answered in the end."""
+    server = await start(max_run_steps=1, max_chunk_steps=20_000, max_stream_steps=5_100)
+    engine = server.engines.of_model("tiny")
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        call = inference_service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer()
+        await call.write(infer("tiny", 1, sequence_start=True, tokens=np.full((1, 5_000), 3)))
+        for number in range(2, 8):
+            await call.write(infer("tiny", number, sequence_start=True, tokens=np.full((1, 50), 3)))
+        await call.done_writing()
+        await until(lambda: engine.stats().num_sessions == 3)
+        most, responses = 3, list[Any]()
+        while engine.get("tiny/1").position == 0:  # the first is running, and holds back the answers of the others
+            most = max(most, engine.stats().num_sessions)
+            await asyncio.sleep(0.001)
+        await read_all(call, responses)
+
+    assert most == 3
+    assert [response.error_message for response in responses] == [""] * 7
+
+
 async def test_a_stream_that_is_cancelled_leaves_nothing(oip: Any, server: Server) -> None:
     """Its requests are given up, and its sequences are where they were."""
     engine = server.engines.of_model("tiny")

@@ -59,11 +59,14 @@ def test_typed_tensors_are_read(dtype: str, contents: str, values: list[Any]) ->
         ({"datatype": "INT64", "contents": {}}, bytes(8), "int64", "contents"),
         ({"datatype": "FP16", "contents": {"fp32_contents": [1]}}, None, "float16", "contents"),
         ({"datatype": "BOOL"}, b"\2", "bool", "data"),
+        ({"datatype": "INT64", "shape": [-1, -1]}, bytes(8), "int64", "shape"),
+        ({"datatype": "INT64", "shape": [-1, -1], "contents": {"int64_contents": [1]}}, None, "int64", "shape"),
+        ({"datatype": "INT64", "shape": [1] * 99, "contents": {"int64_contents": [1]}}, None, "int64", "shape"),
     ],
 )
 def test_malformed_tensors_are_refused(fields: dict[str, Any], raw: bytes | None, dtype: str, field: str) -> None:
     """The field is named."""
     with pytest.raises(InvalidArgument) as raised:
-        read_tensor(Tensor(name="x", shape=[1], **fields), raw, dtype)
+        read_tensor(Tensor(**{"name": "x", "shape": [1], **fields}), raw, dtype)
 
     assert raised.value.field == f"inputs[x].{field}"

@@ -71,6 +71,7 @@ def test_streamed_sequences_are_as_alone(models: Path, triton: Triton, model: st
     results = triton("stream", requests=requests)
 
     assert [result["id"] for result in results] == [each["options"]["request_id"] for each in requests]
+    assert all(result["is_final"] for result in results)  # what clients of decoupled models read on for
     assert_alone(models, model, sequences, results)
 
 

@@ -1,8 +1,8 @@
 """Runs beside the tests in the environment of the stock client: takes calls as lines of JSON, answers with lines.
 
 A request is `{"model": ..., "inputs": {name: {"datatype": ..., "data": nested list}}, "outputs": [names] or None,
-"options": {what the client's call takes by name}}`; what comes of it `{"id": ..., "outputs": {name: nested list}}`, or
-`{"error": text}`.
+"options": {what the client's call takes by name}}`; what comes of it `{"id": ..., "outputs": {name: nested list},
+"is_final": bool}`, or `{"error": text}`.
 """
 
 import asyncio
@@ -32,7 +32,8 @@ def _result(result, error=None):
     if error is not None:
         return {"error": error.message()}
     response = result.get_response()
-    return {"id": response.id, "outputs": {o.name: result.as_numpy(o.name).tolist() for o in response.outputs}}
+    outputs = {o.name: result.as_numpy(o.name).tolist() for o in response.outputs}
+    return {"id": response.id, "outputs": outputs, "is_final": response.parameters["triton_final_response"].bool_param}
 
 
 def describe(client, model):

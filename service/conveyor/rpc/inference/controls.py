@@ -33,7 +33,8 @@ def control_value(spec: TensorSpec, parameters: Parameters, num_steps: int) -> A
 
 def _number(sequence_id: str, dtype: np.dtype[Any]) -> int:
     number = int(sequence_id) if sequence_id.isdecimal() else -1
-    if not 0 <= number <= (highest := _highest(dtype)):
+    highest = _highest(dtype)
+    if not 0 <= number <= highest:
         raise InvalidArgument(
             "parameters[sequence_id]", f"the model takes it as a number up to {highest}, got {sequence_id!r}"
         )
