@@ -95,6 +95,7 @@ class Recovery:
         engine.adopt(session_id, head, state, stored)
         if head.durability.mode is Mode.NONE:  # stored when a server stopped in order, and now as mortal as before
             self._writer.close(session_id, record.epoch)
+            await self._writer.closed(session_id)  # or a crash would bring it back behind what it is to answer
         log.info("session resumed", extra={"session_id": session_id, "position": state.position, "epoch": record.epoch})
         return engine
 

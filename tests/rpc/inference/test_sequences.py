@@ -14,6 +14,7 @@ import pytest
 from conveyor.inference import inference_service_pb2_grpc, statistics_pb2
 from conveyor.server import Server, start_server
 from conveyor.settings import Settings
+from conveyor.store.sqlite import SqliteStore
 from conveyor.v1 import sequence_service_pb2_grpc, session_pb2
 from tests.rpc.conftest import StartServer
 from tests.rpc.inference.requests import infer, logits, outputs_of, tokens
@@ -235,6 +236,29 @@ async def test_a_killed_server_gives_no_sequence_back_that_is_behind(stored: Sta
         assert await position_of(stub, "tiny/2") == 3
 
     assert all(START in failure.message for failure in failures)
+
+
+async def test_what_was_taken_up_is_out_of_the_store(stored: StartStored, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it is answered: a server that is killed after that must not give it back behind the answer."""
+    server = await stored("none")
+    async with stubs(server) as (oip, _):
+        await oip.ModelInfer(infer("tiny", 1, sequence_start=True, tokens=tokens(1)))
+    await server.stop()
+    is_asked, may_close, close = asyncio.Event(), asyncio.Event(), SqliteStore.close
+
+    async def close_later(store: SqliteStore, sessions: Any) -> None:
+        is_asked.set()
+        await may_close.wait()
+        await close(store, sessions)
+
+    monkeypatch.setattr(SqliteStore, "close", close_later)
+    async with await stored("none") as server, stubs(server) as (oip, _):
+        answering = asyncio.ensure_future(oip.ModelInfer(infer("tiny", 1, tokens=tokens(2))))
+        await is_asked.wait()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(answering), 0.2)
+        may_close.set()
+        await answering
 
 
 async def test_a_step_that_is_not_stored_ends_its_sequence(stored: StartStored, tmp_path: Path) -> None:
