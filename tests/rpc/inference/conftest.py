@@ -19,7 +19,7 @@ from tests.models import (
     make_walk_model,
     save_model,
 )
-from tests.rpc.inference.models import make_control_model, make_stateless_model
+from tests.rpc.inference.models import make_control_model, make_scaled_model, make_stateless_model
 from tests.rpc.inference.triton import PYTHON, Triton, triton_client
 
 
@@ -40,6 +40,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for name, make in makers.items():
         save_model(folder / name / "1", make()[0])
+    save_model(folder / "scaled" / "1", make_scaled_model())
     return folder
 
 

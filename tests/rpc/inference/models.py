@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import torch
 
-from conveyor.signature import Axis, OutputSpec, Signature, StateSpec, TensorSpec
+from conveyor.signature import Axis, ContextSpec, OutputSpec, Signature, StateSpec, TensorSpec
 from tests.models import GraphBuilder
 
 
@@ -27,6 +27,20 @@ def make_stateless_model() -> tuple[onnx.ModelProto, Any]:
         ),
     )
     return graph.model(signature), lambda x: x @ weight.numpy().astype(np.float32)
+
+
+def make_scaled_model() -> onnx.ModelProto:
+    """`y` is `x` `[B, 3]` times `by`, a constant that is 2 unless it is given; there is no state."""
+    graph = GraphBuilder()
+    graph.node("Mul", ["x", "by"], ["y"])
+    rows = Axis(batch=0)
+    signature = Signature(
+        inputs=(TensorSpec("x", "float32", (3,), rows),),
+        states=(),
+        outputs=(OutputSpec("y", "float32", (3,), rows),),
+        contexts=(ContextSpec("by", "float32", default=(2.0,)),),
+    )
+    return graph.model(signature)
 
 
 def make_control_model() -> tuple[onnx.ModelProto, None]:

@@ -7,13 +7,14 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
 
 from conveyor.graph.proposal import propose
 from conveyor.inference import inference_service_pb2_grpc
-from conveyor.signature import Axis, ContextSpec, OutputSpec, Signature, TensorSpec
+from conveyor.signature import Signature
 from tests.foreign import make_rated, save_foreign
+from tests.models import save_model
 from tests.rpc.conftest import StartServer
+from tests.rpc.inference.models import make_scaled_model
 from tests.rpc.inference.requests import infer, outputs_of
 from tests.rpc.requests import failure_of
 
@@ -25,17 +26,7 @@ async def foreign(start: StartServer, tmp_path: Path) -> AsyncIterator[Any]:
     """A server of `rated`, which adds up `x`, twice at its usual rate of 2, and of `scaled`, `x` times 2."""
     rated = make_rated()
     save_foreign(tmp_path / "rated" / "1", rated, Signature.from_json(propose(rated).json))
-    info = helper.make_tensor_value_info
-    tensors = [info(name, TensorProto.FLOAT, shape) for name, shape in (("x", ["B", 3]), ("by", []), ("y", ["B", 3]))]
-    graph = helper.make_graph([helper.make_node("Mul", ["x", "by"], ["y"])], "scaled", tensors[:2], tensors[2:])
-    signature = Signature(
-        inputs=(TensorSpec("x", "float32", (3,), Axis(batch=0)),),
-        states=(),
-        outputs=(OutputSpec("y", "float32", (3,), Axis(batch=0)),),
-        contexts=(ContextSpec("by", "float32", default=(2.0,)),),
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    save_foreign(tmp_path / "scaled" / "1", model, signature)
+    save_model(tmp_path / "scaled" / "1", make_scaled_model())
     server = await start(models=tmp_path)
     async with grpc.aio.insecure_channel(server.address) as channel:
         yield inference_service_pb2_grpc.GRPCInferenceServiceStub(channel)

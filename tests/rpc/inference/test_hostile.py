@@ -5,11 +5,13 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pytest
 
-from conveyor.inference.infer_pb2 import ModelInferRequest
+from conveyor.inference.infer_pb2 import ModelInferRequest, ModelStreamInferResponse
 from tests.rpc.inference.requests import infer, outputs_of, tokens
 from tests.rpc.requests import failure_of, read_all
 
+SERVICE = "/inference.GRPCInferenceService"
 NUM_REQUESTS = 600
 LENGTHS = (-1, 0, 1, 2, 3, 2**31, 2**62, -(2**63), 2**63 - 1)
 NAMES = ("", "tokens", "features", "x", "logits", "y", "h", "sequence_id", "triton_", "\0", "é" * 500, "x" * 5000)
@@ -20,7 +22,9 @@ PARAMETERS = ("sequence_id", "sequence_start", "sequence_end", "timeout", "prior
 
 def hostile(chance: random.Random) -> ModelInferRequest:
     """A request of which some things are as they should be."""
-    request = ModelInferRequest(model_name=chance.choice(("tiny", "frames", "lone", "stateless", "walk", "none", "")))
+    request = ModelInferRequest(
+        model_name=chance.choice(("tiny", "frames", "lone", "stateless", "scaled", "walk", "none", ""))
+    )
     request.model_version = chance.choice(("", "", "", "1", "-1", "2", "9" * 30, "x"))
     request.id = str(chance.random())
     for _ in range(chance.choice((0, 1, 1, 1, 2))):
@@ -74,6 +78,109 @@ async def test_hostile_requests_hurt_nobody(oip: Any) -> None:
     steps = [outputs_of(responses[place].infer_response)["logits"][0, 0] for place in mine]
     whole = infer("tiny", "whole", sequence_start=True, tokens=tokens(*(n % 20 for n in range(0, NUM_REQUESTS, 30))))
     np.testing.assert_allclose(steps, outputs_of(await oip.ModelInfer(whole))["logits"][0], rtol=0, atol=1e-5)
+
+
+X = np.arange(3, dtype=np.float32)[np.newaxis]
+
+
+def sound() -> list[ModelInferRequest]:
+    """Requests that are answered, in both forms, to models of each kind."""
+    typed = infer("tiny", "typed", sequence_start=True, sequence_end=True)
+    typed.inputs.add(name="tokens", datatype="INT64", shape=[1, 2], contents={"int64_contents": [3, 4]})
+    scaled = infer("scaled")
+    scaled.inputs.add(name="x", datatype="FP32", shape=[1, 3], contents={"fp32_contents": X[0]})
+    scaled.inputs.add(name="by", datatype="FP32", shape=[1, 1], contents={"fp32_contents": [3.0]})
+    return [
+        typed,
+        scaled,
+        infer("tiny", 7, id="raw", sequence_start=True, timeout=10**6, priority=1, tokens=tokens(1, 2)),
+        infer("frames", 7, sequence_start=True, features=X[np.newaxis], outputs=["y"]),
+        infer("lone", 7, sequence_start=True, features=X[np.newaxis]),
+        infer("stateless", x=X, outputs=["double", "y"]),
+        infer("pictures", 7, sequence_start=True, tokens=tokens(1), picture=X),
+        infer("control", 7, sequence_start=True, sequence_end=True, x=np.ones((1, 2, 1), np.float32)),
+        infer("walk", 7, sequence_start=True, home=np.zeros((1, 2), np.float32)),
+    ]
+
+
+def respelt(request: ModelInferRequest, chance: random.Random) -> bytes:
+    """The request with one tensor in a shape of as many elements, or of none that there can be."""
+    changed = ModelInferRequest.FromString(request.SerializeToString())
+    if not changed.inputs:
+        return changed.SerializeToString()
+    shape = chance.choice(changed.inputs).shape
+    before = list(shape)
+    del shape[:]
+    shape.extend(chance.choice((before[::-1], [-n for n in before], [*before, 1], [1] * 70, [-1, -1], [0], [])))
+    return changed.SerializeToString()
+
+
+def torn(raw: bytes, chance: random.Random) -> bytes:
+    """The bytes with some changed, left out, or put in from elsewhere in them."""
+    out = bytearray(raw)
+    for _ in range(chance.choice((1, 1, 2, 6))):
+        at, length = chance.randrange(len(out) + 1), chance.choice((1, 1, 2, 8))
+        match chance.randrange(4):
+            case 0:
+                out[at : at + length] = chance.randbytes(length)
+            case 1:
+                out[at : at + length] = bytes(byte ^ 1 << chance.randrange(8) for byte in out[at : at + length])
+            case 2:
+                del out[at : at + length]
+            case _:
+                out[at:at] = raw[chance.randrange(len(raw)) :][:length]
+    return bytes(out)
+
+
+async def unary_outcome(channel: grpc.aio.Channel, raw: bytes) -> str:
+    """What came of it, in a word or a sentence."""
+    try:
+        await channel.unary_unary(f"{SERVICE}/ModelInfer")(raw)
+    except grpc.aio.AioRpcError as error:
+        return f"{error.code().name}: {error.details()}"
+    return "answered"
+
+
+async def stream_outcome(channel: grpc.aio.Channel, raw: bytes) -> str:
+    """The same, on a stream: one that is still open afterwards, unless the message cannot be parsed."""
+    call = channel.stream_stream(
+        f"{SERVICE}/ModelStreamInfer", response_deserializer=ModelStreamInferResponse.FromString
+    )()
+    try:
+        for message in (raw, infer("stateless", x=X).SerializeToString()):
+            await call.write(message)
+        first, second = await call.read(), await call.read()
+    except grpc.aio.AioRpcError as error:
+        return f"{error.code().name}: {error.details()}"
+    finally:
+        call.cancel()
+    assert not second.error_message
+    return first.error_message or "answered"
+
+
+@pytest.mark.parametrize("outcome_of", [unary_outcome, stream_outcome])
+async def test_mutated_messages_hurt_nobody(oip: Any, channel: grpc.aio.Channel, outcome_of: Any) -> None:
+    """Each is answered or refused, and sequences that go on meanwhile are what they are without them."""
+    chance, requests, outcomes = random.Random(12), sound(), list[str]()
+    assert {await outcome_of(channel, request.SerializeToString()) for request in requests} == {"answered"}
+    stream, steps = oip.ModelStreamInfer(), list[np.ndarray]()
+    for number in range(NUM_REQUESTS):
+        request = chance.choice(requests)
+        raw = respelt(request, chance) if number % 4 == 0 else torn(request.SerializeToString(), chance)
+        outcomes.append(await outcome_of(channel, raw))
+        if number % 30 == 0:
+            fields = {"sequence_start": number == 0, "tokens": tokens(number % 20)}
+            await stream.write(infer("tiny", "streamed", **fields))
+            answers = [(await stream.read()).infer_response, await oip.ModelInfer(infer("tiny", "unary", **fields))]
+            steps.append(np.stack([outputs_of(answer)["logits"][0, 0] for answer in answers]))
+
+    assert not [outcome for outcome in outcomes if outcome.startswith(("INTERNAL", "UNKNOWN", "internal error"))]
+    assert len({outcome[:50] for outcome in outcomes}) > 20  # many kinds were reached
+    assert outcomes.count("answered") > 20
+    whole = infer("tiny", "whole", sequence_start=True, tokens=tokens(*(n % 20 for n in range(0, NUM_REQUESTS, 30))))
+    expected = outputs_of(await oip.ModelInfer(whole))["logits"][0]
+    for got in np.swapaxes(steps, 0, 1):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
 async def test_a_message_that_is_too_long_ends_its_call_alone(oip: Any) -> None:
