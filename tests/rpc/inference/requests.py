@@ -1,5 +1,6 @@
 """Short forms of requests, by our own stubs."""
 
+import random
 from typing import Any
 
 import numpy as np
@@ -46,3 +47,20 @@ def outputs_of(response: infer_pb2.ModelInferResponse) -> dict[str, np.ndarray]:
 async def logits(oip: Any, *args: Any, **fields: Any) -> np.ndarray:
     """The logits `[steps, V]` of one unary request."""
     return outputs_of(await oip.ModelInfer(infer(*args, **fields)))["logits"][0]
+
+
+def torn(raw: bytes, chance: random.Random) -> bytes:
+    """The bytes with some changed, left out, or put in from elsewhere in them."""
+    out = bytearray(raw)
+    for _ in range(chance.choice((1, 1, 2, 6))):
+        at, length = chance.randrange(len(out) + 1), chance.choice((1, 1, 2, 8))
+        match chance.randrange(4):
+            case 0:
+                out[at : at + length] = chance.randbytes(length)
+            case 1:
+                out[at : at + length] = bytes(byte ^ 1 << chance.randrange(8) for byte in out[at : at + length])
+            case 2:
+                del out[at : at + length]
+            case _:
+                out[at:at] = raw[chance.randrange(len(raw)) :][:length]
+    return bytes(out)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from conveyor.inference.infer_pb2 import ModelInferRequest, ModelStreamInferResponse
-from tests.rpc.inference.requests import infer, outputs_of, tokens
+from tests.rpc.inference.requests import infer, outputs_of, tokens, torn
 from tests.rpc.requests import failure_of, read_all
 
 SERVICE = "/inference.GRPCInferenceService"
@@ -115,23 +115,6 @@ def respelt(request: ModelInferRequest, chance: random.Random) -> bytes:
     return changed.SerializeToString()
 
 
-def torn(raw: bytes, chance: random.Random) -> bytes:
-    """The bytes with some changed, left out, or put in from elsewhere in them."""
-    out = bytearray(raw)
-    for _ in range(chance.choice((1, 1, 2, 6))):
-        at, length = chance.randrange(len(out) + 1), chance.choice((1, 1, 2, 8))
-        match chance.randrange(4):
-            case 0:
-                out[at : at + length] = chance.randbytes(length)
-            case 1:
-                out[at : at + length] = bytes(byte ^ 1 << chance.randrange(8) for byte in out[at : at + length])
-            case 2:
-                del out[at : at + length]
-            case _:
-                out[at:at] = raw[chance.randrange(len(raw)) :][:length]
-    return bytes(out)
-
-
 async def unary_outcome(channel: grpc.aio.Channel, raw: bytes) -> str:
     """What came of it, in a word or a sentence."""
     try:
@@ -147,9 +130,10 @@ async def stream_outcome(channel: grpc.aio.Channel, raw: bytes) -> str:
         f"{SERVICE}/ModelStreamInfer", response_deserializer=ModelStreamInferResponse.FromString
     )()
     try:
-        for message in (raw, infer("stateless", x=X).SerializeToString()):
-            await call.write(message)
-        first, second = await call.read(), await call.read()
+        await call.write(raw)
+        first = await call.read()
+        await call.write(infer("stateless", x=X).SerializeToString())
+        second = await call.read()
     except grpc.aio.AioRpcError as error:
         return f"{error.code().name}: {error.details()}"
     finally:

@@ -1,6 +1,8 @@
 """The repository's calls of the Open Inference Protocol, and sequences while versions come and go."""
 
+import random
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import grpc
@@ -10,6 +12,7 @@ import pytest
 from conveyor.inference import infer_pb2, inference_service_pb2_grpc, repository_pb2, statistics_pb2
 from tests.models import make_model, save_model
 from tests.rpc.conftest import StartServer
+from tests.rpc.inference.requests import torn
 from tests.rpc.requests import failure_of
 
 START = "must specify the START flag on the first request of the sequence"
@@ -28,11 +31,11 @@ async def index(oip: Any, *, ready: bool = False) -> list[tuple[str, str, str]]:
     return [(model.name, model.version, model.state) for model in response.models]
 
 
-def step_of(sequence: int, token: int, version: str = "", **fields: Any) -> infer_pb2.ModelInferRequest:
-    """A request for a step of a sequence."""
-    raw = np.array([token], np.int64).tobytes()
+def step_of(sequence: int, *tokens: int, version: str = "", **fields: Any) -> infer_pb2.ModelInferRequest:
+    """A request for a step of a sequence, or for some."""
+    raw = np.array(tokens, np.int64).tobytes()
     request = infer_pb2.ModelInferRequest(model_name="lm", model_version=version, raw_input_contents=[raw])
-    request.inputs.add(name="tokens", datatype="INT64", shape=[1, 1])
+    request.inputs.add(name="tokens", datatype="INT64", shape=[1, len(tokens)])
     request.parameters["sequence_id"].int64_param = sequence
     for name, value in fields.items():
         request.parameters[name].bool_param = value
@@ -164,3 +167,25 @@ async def test_what_cannot_be_served_has_its_reason(models: Path, oip: Any) -> N
     assert refused.code is grpc.StatusCode.FAILED_PRECONDITION
     assert [(model.version, model.state) for model in response.models] == [("1", "READY"), ("2", "UNAVAILABLE")]
     assert response.models[1].reason == refused.message
+
+
+async def test_torn_files_hurt_nobody(models: Path, oip: Any) -> None:
+    """Each is served or refused with a reason, and a sequence that goes on meanwhile is what it is without them."""
+    sound, chance = (models / "lm" / "1" / "model.onnx").read_bytes(), random.Random(5)
+    whole = await oip.ModelInfer(step_of(1, *range(8), sequence_start=True))
+    steps, refusals = [], []
+    for number in range(8):
+        steps.append((await infer(oip, 2, number, sequence_start=number == 0)).raw_output_contents[0])
+        path = models / "lm" / str(number + 2) / "model.onnx"
+        path.parent.mkdir()
+        path.write_bytes(torn(sound, chance))
+        try:
+            await load(oip)
+        except grpc.aio.AioRpcError as error:
+            refusals.append((error.code(), f"{path}: " in str(error.details())))
+        rmtree(path.parent)
+
+    assert refusals == [(grpc.StatusCode.FAILED_PRECONDITION, True)] * len(refusals)
+    assert refusals
+    got, expected = (np.frombuffer(raw, np.float32) for raw in (b"".join(steps), whole.raw_output_contents[0]))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
