@@ -209,9 +209,10 @@ class GRPCInferenceServiceServicer(object):
         """Runs a model, or advances a sequence.
 
         All of a request happens, or nothing: one that fails leaves its sequence as it
-        was, but for one that was to begin: that is not begun. Requests of one sequence
-        happen in the order in which they come; calls that are in flight together may come
-        in any, so wait for each answer, or use a stream.
+        was. One that was to begin a sequence leaves none open under the id, so that what
+        was sent behind it goes on with no other. Requests of one sequence happen in the
+        order in which they come; calls that are in flight together may come in any, so
+        wait for each answer, or use a stream.
 
         INVALID_ARGUMENT for a malformed tensor or parameter, and where a model with state
         is not told the sequence, or the sequence is not open: it was not begun, has
@@ -227,7 +228,8 @@ class GRPCInferenceServiceServicer(object):
         Each request has one answer, in the order of the requests: of one that failed,
         clients may know nothing but its place. A sequence that is begun again on the
         stream ends once all requests before are answered. No more is read of a stream
-        with 256 unanswered requests. A message that cannot be parsed ends the call.
+        with 256 unanswered requests, or as many unanswered steps as the server's
+        `max_stream_steps`. A message that cannot be parsed ends the call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
