@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from conveyor.errors import InvalidArgument
+from conveyor.inference.infer_pb2 import ModelInferRequest
 from conveyor.rpc.inference.layout import Layout
 from conveyor.signature import Axis, OutputSpec, Signature, StateSpec, TensorSpec
 
+Tensor = ModelInferRequest.InferInputTensor
 STATE = StateSpec("h", "float32", (2,), Axis(batch=0), output="hn")
 
 
@@ -42,6 +44,17 @@ def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
 
     with pytest.raises(InvalidArgument, match=r"inputs\[x\].shape: expected \[1, -1, 3\], got"):
         layout.check(layout.inputs["x"], shape)
+
+
+def test_steps_before_a_request_is_read() -> None:
+    """Those of all rows that the first known tensor claims; 1 where it claims nothing that can be."""
+    layout = layout_of(Axis(batch=1, time=0), Axis(batch=1, time=0), states=())
+
+    def num_steps(*shape: int, name: str = "x") -> int:
+        return layout.num_steps([Tensor(name="none", shape=[9, 9, 9]), Tensor(name=name, shape=shape)])
+
+    assert [num_steps(2, 7, 3), num_steps(1, 2**62, 3)] == [14, 2**62]
+    assert [num_steps(-2, 7, 3), num_steps(0, 7, 3), num_steps(7, 3), num_steps(2, 7, 3, name="y")] == [1] * 4
 
 
 def test_rows_and_back() -> None:

@@ -238,6 +238,31 @@ async def test_a_killed_server_gives_no_sequence_back_that_is_behind(stored: Sta
     assert all(START in failure.message for failure in failures)
 
 
+async def test_a_stored_sequence_may_change_servers(stored: StartStored) -> None:
+    """There and back, and begun anew at the other: a server that has it no more says so, and answers nothing wrong."""
+    async with (
+        await stored("sync") as first,
+        await stored("sync") as second,
+        stubs(first) as (one, _),
+        stubs(second) as (other, _),
+    ):
+        await one.ModelInfer(infer("tiny", 1, sequence_start=True, tokens=tokens(1)))
+        await other.ModelInfer(infer("tiny", 1, tokens=tokens(2)))
+        moved = await failure_of(one.ModelInfer(infer("tiny", 1, tokens=tokens(3))))
+        last = await logits(one, "tiny", 1, tokens=tokens(3))
+        await other.ModelInfer(infer("tiny", 1, sequence_start=True, tokens=tokens(4)))
+        renewed = await failure_of(one.ModelInfer(infer("tiny", 1, tokens=tokens(5))))
+        again = await logits(one, "tiny", 1, tokens=tokens(5))
+        wholes = [
+            await logits(one, "tiny", "whole", sequence_start=True, tokens=tokens(*seen))
+            for seen in ((1, 2, 3), (4, 5))
+        ]
+
+    assert [failure.code for failure in (moved, renewed)] == [grpc.StatusCode.UNAVAILABLE] * 2
+    np.testing.assert_allclose(last[0], wholes[0][2], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(again[0], wholes[1][1], rtol=0, atol=1e-5)
+
+
 async def test_what_was_taken_up_is_out_of_the_store(stored: StartStored, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before it is answered: a server that is killed after that must not give it back behind the answer."""
     server = await stored("none")

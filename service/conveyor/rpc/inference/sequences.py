@@ -48,7 +48,7 @@ class Sequences:
         turn = self._turns.setdefault(session_id, asyncio.Lock())
         async with turn:
             if parameters.is_start:
-                await self._end(session_id)
+                await self._end_everywhere(session_id)
                 yield self._engines.to_open(model, version, "", session_id)
             else:
                 yield await self._holding(session_id, model, version) or self._engines.of_model(model, version)
@@ -110,6 +110,12 @@ class Sequences:
     async def _end(self, session_id: str) -> None:
         with suppress(NotFound):
             await self._engines.close(session_id)
+
+    async def _end_everywhere(self, session_id: str) -> None:
+        """Ends what is open here, and then what is in the store all the same: another server has had it since."""
+        with suppress(NotFound):
+            for _ in range(2):
+                await self._engines.close(session_id)
 
 
 def _not_open(engine: Engine, sequence_id: str) -> InvalidArgument:
