@@ -96,6 +96,20 @@ async def test_each_is_told_its_own(writer: StoreWriter) -> None:
     ]
 
 
+async def test_an_id_is_closed_and_opened_again_during_a_call(writer: StoreWriter, store: TroubledStore) -> None:
+    """The one goes before the other, as when they come between two calls."""
+    await asyncio.gather(*(writer.create(opening_of(name)) for name in ("a", "b")))
+    store.hold()
+    writer.close("b", 1)
+    await store.entered.wait()
+    writer.close("a", 1)
+    creating = asyncio.create_task(writer.create(opening_of("a")))
+    await asyncio.sleep(0)
+    store.mend()
+
+    assert await creating > 1
+
+
 async def test_an_id_in_use_is_told(writer: StoreWriter) -> None:
     """Epoch 0, as the store says."""
     assert await writer.create(opening_of("a")) == 1

@@ -170,8 +170,10 @@ class StoreWriter:
         self._retry = asyncio.get_running_loop().call_later(LONGEST_PAUSE, self._news.set)
 
     async def _create(self) -> None:
-        waiting, self._creations = self._creations[:MAX_SAVES], self._creations[MAX_SAVES:]
-        waiting = [(save, created) for save, created in waiting if self._may_be_made(save, created)]
+        taken, behind = self._creations[:MAX_SAVES], self._creations[MAX_SAVES:]
+        # An id that was closed during the call before is closed first, in the next round.
+        self._creations = [each for each in taken if self._is_to_be_closed(each[0])] + behind
+        waiting = [each for each in taken if not self._is_to_be_closed(each[0]) and self._may_be_made(*each)]
         if not waiting:
             return
         try:
@@ -190,6 +192,10 @@ class StoreWriter:
                 created.set_result(epoch)
             elif epoch:  # nobody waits for it any more
                 self.close(save.session_id, epoch)
+
+    def _is_to_be_closed(self, save: Save) -> bool:
+        closing = self._closings.get(save.session_id)
+        return closing is not None and not closing.was_tried.is_set()
 
     def _may_be_made(self, save: Save, created: "asyncio.Future[int]") -> bool:
         """False if nobody waits for it, or if a record of that id is still to be closed: that would close the new."""
