@@ -131,6 +131,20 @@ async def test_an_idle_sequence_ends(start: StartServer) -> None:
     assert START in failure.message
 
 
+async def test_a_sequence_that_a_stop_ends_was_begun(start: StartServer) -> None:
+    """Its request is told that the server drains, not that there was no START: it may go on at another server."""
+    server = await start(max_run_steps=1, max_chunk_steps=20_000)
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        oip = inference_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        await oip.ModelInfer(infer("tiny", 1, sequence_start=True, tokens=tokens(1)))
+        call = oip.ModelInfer(infer("tiny", 1, tokens=np.full((1, 20_000), 3)))
+        await until(lambda: server.engines.of_model("tiny").stats().num_waiting == 1)
+        await server.engines.of_model("tiny").drain(0.0)
+        failure = await failure_of(call)
+
+    assert (failure.code, failure.message) == (grpc.StatusCode.UNAVAILABLE, "the server is draining")
+
+
 async def test_too_many_sequences_are_refused(start: StartServer) -> None:
     """RESOURCE_EXHAUSTED, and those that are open go on."""
     server = await start(max_sessions=1)

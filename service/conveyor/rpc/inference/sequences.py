@@ -58,6 +58,7 @@ class Sequences:
 
         Raises:
             InvalidArgument: no sequence is named, or it is not open.
+            Unavailable: it has ended because the server drains.
             ConveyorError: as the engine. The sequence is as it was; one that was to begin is not open.
         """
         parameters = asked.parameters
@@ -75,7 +76,8 @@ class Sequences:
         except BaseException as error:
             if parameters.is_start:
                 await self._end(session_id)
-            elif isinstance(error, NotFound):
+            if isinstance(error, NotFound):
+                engine.check_draining()  # then it has ended here, and may go on elsewhere
                 raise _not_open(engine, parameters.sequence_id) from None
             raise
         if parameters.is_end:
