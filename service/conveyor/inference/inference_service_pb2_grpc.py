@@ -228,8 +228,8 @@ class GRPCInferenceServiceServicer(object):
         Each request has one answer, in the order of the requests: of one that failed,
         clients may know nothing but its place. A sequence that is begun again on the
         stream ends once all requests before are answered. No more is read of a stream
-        with 256 unanswered requests, or as many unanswered steps as the server's
-        `max_stream_steps`. A message that cannot be parsed ends the call.
+        with 256 unanswered requests, or 64 MiB of them and of their answers. A message
+        that cannot be parsed ends the call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

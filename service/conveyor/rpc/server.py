@@ -50,9 +50,7 @@ class RpcServer:
         """Answers calls; what is loaded is warm."""
         self._servicer = SequenceServicer(engines, repository, self._metrics, max_stream_steps)
         self._health = Health()
-        self._inference = InferenceServicer(
-            engines, repository, self._metrics, max_stream_steps, lambda: self._health.is_serving
-        )
+        self._inference = InferenceServicer(engines, repository, self._metrics, lambda: self._health.is_serving)
         await self._health.begin([SERVICE, INFERENCE.full_name])
 
         async def show_models() -> None:

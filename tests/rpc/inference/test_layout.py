@@ -8,7 +8,6 @@ from conveyor.inference.infer_pb2 import ModelInferRequest
 from conveyor.rpc.inference.layout import Layout
 from conveyor.signature import Axis, OutputSpec, Signature, StateSpec, TensorSpec
 
-Tensor = ModelInferRequest.InferInputTensor
 STATE = StateSpec("h", "float32", (2,), Axis(batch=0), output="hn")
 
 
@@ -46,15 +45,24 @@ def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
         layout.check(layout.inputs["x"], shape)
 
 
-def test_steps_before_a_request_is_read() -> None:
-    """Those of all rows that the first known tensor claims; 1 where it claims nothing that can be."""
+def test_the_size_of_an_answer_before_its_request_is_read() -> None:
+    """That of all rows and steps which a known tensor claims, of one where it claims what cannot be."""
     layout = layout_of(Axis(batch=1, time=0), Axis(batch=1, time=0), states=())
 
-    def num_steps(*shape: int, name: str = "x") -> int:
-        return layout.num_steps([Tensor(name="none", shape=[9, 9, 9]), Tensor(name=name, shape=shape)])
+    def num_steps(*shape: int, name: str = "x") -> float:
+        request = ModelInferRequest(inputs=[{"name": "none", "shape": [9, 9, 9]}, {"name": name, "shape": shape}])
+        return layout.answer_bytes(request) / (4 * 5 * 4)
 
-    assert [num_steps(2, 7, 3), num_steps(1, 2**62, 3)] == [14, 2**62]
+    assert [num_steps(2, 7, 3), num_steps(1, 2**40, 3)] == [14, 2**40]
     assert [num_steps(-2, 7, 3), num_steps(0, 7, 3), num_steps(7, 3), num_steps(2, 7, 3, name="y")] == [1] * 4
+
+
+def test_an_answer_has_the_outputs_that_are_asked_for() -> None:
+    """Unknown ones have no size."""
+    layout = layout_of(Axis(batch=0), Axis(batch=0))
+    requests = [ModelInferRequest(outputs=[{"name": name} for name in names]) for names in (["y"], ["y", "z"], ["z"])]
+
+    assert [layout.answer_bytes(request) for request in requests] == [80, 80, 0]
 
 
 def test_rows_and_back() -> None:

@@ -33,13 +33,13 @@ class Inference:
             self._layouts[engine.fingerprint] = Layout(engine.signature)
         return self._layouts[engine.fingerprint]
 
-    def num_steps(self, request: infer_pb2.ModelInferRequest) -> int:
-        """How many steps a request asks for, as far as its shapes tell before it is read; at least 1."""
+    def answer_bytes(self, request: infer_pb2.ModelInferRequest) -> int:
+        """Size of the answer to a request, as far as its shapes tell before it is read."""
         try:
             engine = self._engines.of_model(request.model_name)
         except NotFound:
-            return 1
-        return self.layout_of(engine).num_steps(request.inputs)
+            return 0
+        return self.layout_of(engine).answer_bytes(request)
 
     async def answer(self, request: infer_pb2.ModelInferRequest, deadline: float) -> infer_pb2.ModelInferResponse:
         """The response to a request that has to run before `deadline`, on the engine's clock.

@@ -1,6 +1,6 @@
 """How a model's tensors lie in messages: the batch axis first, the time axis second, however the graph has them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import TypeVar
@@ -24,7 +24,7 @@ class Layout:
 
     Without `has_batch` the graph takes one sequence at a time, and its tensors keep its own axes.
     `is_sequence` tells a model that remembers something from one that does not. Its `controls`, as they are in the
-    signature, are filled by the server, and not among the inputs.
+    signature, are filled by the server, and not among the inputs. `usual_outputs` are those that cost nothing extra.
     """
 
     def __init__(self, signature: Signature) -> None:
@@ -35,6 +35,7 @@ class Layout:
         self.controls = [spec for spec in signature.inputs if self.is_sequence and spec.name in CONTROLS]
         self.inputs = {spec.name: self._in_messages(spec) for spec in signature.inputs if spec not in self.controls}
         self.outputs = {spec.name: self._in_messages(spec) for spec in signature.outputs}
+        self.usual_outputs = tuple(name for name, spec in self.outputs.items() if not spec.is_optional)
         self.contexts = {spec.name: _batch_first(spec) for spec in signature.given_contexts}
 
     def shape(self, spec: TensorSpec) -> list[int]:
@@ -54,13 +55,17 @@ class Layout:
         if len(shape) != len(expected) or not all(got >= 1 if want == FREE else got == want for want, got in pairs):
             raise InvalidArgument(f"inputs[{spec.name}].shape", f"expected {expected}, got {list(shape)}")
 
-    def num_steps(self, tensors: Iterable[infer_pb2.ModelInferRequest.InferInputTensor]) -> int:
-        """The steps of all rows that these tensors claim to be; at least 1."""
-        for tensor in tensors:
-            if (spec := self.inputs.get(tensor.name)) is not None and len(tensor.shape) == spec.rank:
-                axes = (spec.axis.batch, spec.axis.time)
-                return max(1, prod(tensor.shape[axis] for axis in axes if axis is not None))
-        return 1
+    def answer_bytes(self, request: infer_pb2.ModelInferRequest) -> int:
+        """Size of the outputs that a request asks for, of as many rows and steps as its tensors claim to be."""
+        names = [output.name for output in request.outputs] or self.usual_outputs
+        step_bytes = sum(self.outputs[name].num_bytes for name in names if name in self.outputs)
+        return step_bytes * max((self._num_steps(tensor) for tensor in request.inputs), default=1)
+
+    def _num_steps(self, tensor: infer_pb2.ModelInferRequest.InferInputTensor) -> int:
+        spec = self.inputs.get(tensor.name)
+        if spec is None or len(tensor.shape) != spec.rank:
+            return 1
+        return max(1, prod(tensor.shape[axis] for axis in (spec.axis.batch, spec.axis.time) if axis is not None))
 
     def rows(self, arrays: Mapping[str, Array]) -> list[dict[str, Array]]:
         """Splits the inputs of a request by its batch axis, into what each session takes: `[steps, ...]`.

@@ -83,7 +83,7 @@ def _read_want(request: infer_pb2.ModelInferRequest, layout: Layout) -> Want:
             raise InvalidArgument(f"outputs[{output.name}]", f"expected some of {', '.join(layout.outputs)}")
         if names.count(output.name) > 1:
             raise InvalidArgument(f"outputs[{output.name}]", "named twice")
-    return _want(tuple(names) or tuple(name for name, spec in layout.outputs.items() if not spec.is_optional))
+    return _want(tuple(names) or layout.usual_outputs)
 
 
 @lru_cache(1024)

@@ -34,16 +34,10 @@ class InferenceServicer(inference_service_pb2_grpc.GRPCInferenceServiceServicer)
     """Raises domain errors; the interceptor makes statuses of them. `is_ready` tells whether the server takes work."""
 
     def __init__(
-        self,
-        engines: Engines,
-        repository: Repository,
-        metrics: Metrics,
-        max_stream_steps: int,
-        is_ready: Callable[[], bool],
+        self, engines: Engines, repository: Repository, metrics: Metrics, is_ready: Callable[[], bool]
     ) -> None:
         self._engines = engines
         self._repository = repository
-        self._max_stream_steps = max_stream_steps
         self._is_ready = is_ready
         self._statistics = Statistics(metrics)
         self._inference = Inference(engines, self._statistics)
@@ -102,7 +96,7 @@ class InferenceServicer(inference_service_pb2_grpc.GRPCInferenceServiceServicer)
         return await self._inference.answer(request, deadline_of(context))
 
     async def ModelStreamInfer(self, requests: Any, context: Context) -> None:
-        stream = InferStream(self._inference, context, self._max_stream_steps)
+        stream = InferStream(self._inference, context)
         self._streams.add(stream)
         try:
             await stream.run()

@@ -11,8 +11,9 @@ from conveyor.rpc.inference.infer import Inference
 from conveyor.rpc.status import Context, message_of
 from conveyor.rpc.step import deadline_of
 
-# Requests of a stream that may be unanswered, beside the bound on their steps.
+# What a client that does not read makes us hold: requests, and the bytes of them and of their answers.
 MAX_UNANSWERED = 256
+MAX_UNANSWERED_BYTES = 64 << 20
 
 Answering = asyncio.Task[infer_pb2.ModelStreamInferResponse]
 
@@ -20,17 +21,14 @@ Answering = asyncio.Task[infer_pb2.ModelStreamInferResponse]
 class InferStream:
     """Reads requests, each of which is a task that is awaited in the order of reading.
 
-    No more is read while `MAX_UNANSWERED` requests or `max_steps` steps have not been answered: that bounds what a
-    client that does not read makes us hold.
     Clients are not told which request an error is about, so it has to come in that request's place.
     """
 
-    def __init__(self, inference: Inference, context: Context, max_steps: int) -> None:
+    def __init__(self, inference: Inference, context: Context) -> None:
         self._inference = inference
         self._context = context
         self._deadline = deadline_of(context)
-        self._max_steps = max_steps
-        self._num_requests = self._num_steps = 0  # read, and their answers not yet sent
+        self._num_requests = self._num_bytes = 0  # read, and their answers not yet sent
         self._room = asyncio.Event()
         self._answers: asyncio.Queue[tuple[Answering, int] | None] = asyncio.Queue()  # None ends the stream
         self._failure: Exception | None = None
@@ -58,9 +56,9 @@ class InferStream:
     async def _read(self) -> None:
         try:
             while (request := await self._context.read()) is not EOF:
-                num_steps = self._inference.num_steps(request)
-                self._answers.put_nowait((asyncio.create_task(self._answer(request)), num_steps))
-                await self._take_room(num_steps)
+                num_bytes = request.ByteSize() + self._inference.answer_bytes(request)
+                self._answers.put_nowait((asyncio.create_task(self._answer(request)), num_bytes))
+                await self._take_room(num_bytes)
         except DecodeError:
             self.fail(InvalidArgument("request", "the message is not a ModelInferRequest"))
         except Exception as error:
@@ -79,19 +77,19 @@ class InferStream:
         response.infer_response.parameters["triton_final_response"].bool_param = True
         return response
 
-    async def _take_room(self, num_steps: int) -> None:
+    async def _take_room(self, num_bytes: int) -> None:
         self._num_requests += 1
-        self._num_steps += num_steps
-        while self._num_requests >= MAX_UNANSWERED or self._num_steps >= self._max_steps:
+        self._num_bytes += num_bytes
+        while self._num_requests >= MAX_UNANSWERED or self._num_bytes >= MAX_UNANSWERED_BYTES:
             self._room.clear()
             await self._room.wait()
 
     async def _write(self) -> None:
         while (unsent := await self._answers.get()) is not None:
-            answering, num_steps = unsent
+            answering, num_bytes = unsent
             await self._context.write(await answering)
             self._num_requests -= 1
-            self._num_steps -= num_steps
+            self._num_bytes -= num_bytes
             self._room.set()
         if self._failure is not None:
             raise self._failure
