@@ -35,9 +35,9 @@ def loop_of(path: Path, inputs: dict[str, np.ndarray], states: dict[str, np.ndar
     return np.stack(answers)
 
 
-def make_frames(num_steps: int, seed: int = 0) -> np.ndarray:
+def make_frames(num_steps: int, seed: int = 0, rate: int = 16000, num_samples: int = SAMPLES) -> np.ndarray:
     """Something between noise and a voice: buzzes that come and go."""
     rng = np.random.default_rng(seed)
-    times = np.arange(num_steps * SAMPLES) / 16000
+    times = np.arange(num_steps * num_samples) / rate
     buzz = np.sign(np.sin(2 * np.pi * 120 * times)) * (np.sin(2 * np.pi * 1.5 * times) > 0)
-    return (0.3 * buzz + 0.02 * rng.normal(size=times.shape)).astype(np.float32).reshape(num_steps, SAMPLES)
+    return (0.3 * buzz + 0.02 * rng.normal(size=times.shape)).astype(np.float32).reshape(num_steps, num_samples)

@@ -23,7 +23,7 @@ from tests.packaged import DTLN, SILERO, folder_of, loop_of, make_frames
 PAGE = Path(__file__).parents[2] / "docs" / "bring-your-own.md"
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE.read_text(), re.DOTALL)
 PYTHON = [code for kind, code in BLOCKS if kind == "python"]
-COMPLETE, FRAMES, DETECTOR, WRITER, TEXT = PYTHON
+COMPLETE, FRAMES, RATES, DETECTOR, WRITER, TEXT = PYTHON
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +36,26 @@ def dtln() -> Path:
     return folder_of(*DTLN)
 
 
+def run_page(folder: Path, *blocks: str) -> None:
+    """Runs parts of the page one after another, in a folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        exec(compile("".join(blocks), PAGE.name, "exec"), {})  # noqa: S102 - our own page
+
+
+def write_proposal(silero: Path, folder: Path) -> Path:
+    """The page's first commands."""
+    path = Path(copy(silero / "silero_vad.onnx", folder / "vad.onnx"))
+    assert main(["inspect", str(path), "--write"]) == 0
+    return path
+
+
 @pytest.fixture(scope="module")
 def detector(silero: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """The page's first section, up to a server."""
-    folder = tmp_path_factory.mktemp("vad")
-    copy(silero / "silero_vad.onnx", folder / "vad.onnx")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        assert main(["inspect", "vad.onnx", "--write"]) == 0
-        exec(compile(COMPLETE, PAGE.name, "exec"), {})  # noqa: S102 - our own page
-    with serving(folder / "vad.onnx") as server:
+    path = write_proposal(silero, tmp_path_factory.mktemp("vad"))
+    run_page(path.parent, COMPLETE)
+    with serving(path) as server:
         yield server
 
 
@@ -83,6 +93,22 @@ def test_the_client_of_the_page(detector: ServerProcess) -> None:
     first, second = re.findall(r"\[(.*?)\]", done.stdout, re.DOTALL)
     assert first == second
     assert len(first.split()) == 20
+
+
+def test_both_rates(silero: Path, tmp_path: Path) -> None:
+    """The page's two models of one file answer as the file's own loop does at each rate."""
+    write_proposal(silero, tmp_path)
+    run_page(tmp_path, COMPLETE, RATES)
+    with serving(tmp_path / "models") as server, connect_sync(server.address) as client:
+        for rate, num_samples in ((16000, 576), (8000, 288)):
+            frames = make_frames(12, rate=rate, num_samples=num_samples)
+            with client.open(f"vad-{rate}") as session:
+                got = session.step(frames, ["output"])["output"].numpy()
+            inputs = {"input": frames[:, None], "sr": np.array(rate)}
+            states = {"state": np.zeros((2, 1, 128), np.float32)}
+            expected = loop_of(silero / "silero_vad.onnx", inputs, states, "output")
+            np.testing.assert_allclose(got, expected[:, 0], atol=1e-5)
+            assert np.ptp(got) > 0.01
 
 
 @pytest.mark.parametrize(
