@@ -15,6 +15,12 @@ def _own_state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["CONVEYOR_STATE_DIR"] = str(tmp_path_factory.mktemp("state"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_trials() -> None:
+    """Has the processes that tests start load their models at once, if the test does not say otherwise."""
+    os.environ["CONVEYOR_TRIAL_SECONDS"] = "0"
+
+
 # By default an example that takes 0.2 s fails, which says more of the machine than of the code.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")

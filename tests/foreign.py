@@ -206,3 +206,37 @@ def make_stateless() -> onnx.ModelProto:
         [helper.make_node("MatMul", ["x", "weight"], ["y"])], "flat", values[:1], values[1:], weights
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def make_step(nodes: list[onnx.NodeProto], *constants: onnx.TensorProto) -> onnx.ModelProto:
+    """A model of `x` and `h` `[B, 3]`, whose nodes make `hn` of them; `y` is the same."""
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["B", 3]) for n in ("x", "h", "y", "hn")]
+    graph = helper.make_graph([*nodes, helper.make_node("Identity", ["hn"], ["y"])], "g", values[:2], values[2:])
+    graph.initializer.extend(constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def make_bomb() -> onnx.ModelProto:
+    """Of a few hundred bytes, and takes 32 GiB when it runs."""
+    nodes = [
+        helper.make_node("ConstantOfShape", ["length"], ["many"]),
+        helper.make_node("ReduceSum", ["many"], ["nothing"], keepdims=0),
+        helper.make_node("Add", ["x", "h"], ["sum"]),
+        helper.make_node("Add", ["sum", "nothing"], ["hn"]),
+    ]
+    return make_step(nodes, numpy_helper.from_array(np.array([2**33]), "length"))
+
+
+def make_endless() -> onnx.ModelProto:
+    """Goes round and round."""
+    flag = helper.make_tensor_value_info("go_on", TensorProto.BOOL, [])
+    again = helper.make_tensor_value_info("still", TensorProto.BOOL, [])
+    count = helper.make_tensor_value_info("round", TensorProto.INT64, [])
+    body = helper.make_graph([helper.make_node("Identity", ["go_on"], ["still"])], "body", [count, flag], [again])
+    held = helper.make_tensor_value_info("held", TensorProto.FLOAT, None)
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, None)
+    body.input.append(held)
+    body.output.append(out)
+    body.node.append(helper.make_node("Add", ["held", "x"], ["out"]))
+    nodes = [helper.make_node("Loop", ["", "yes", "h"], ["hn"], body=body)]
+    return make_step(nodes, numpy_helper.from_array(np.array(True), "yes"))

@@ -82,10 +82,15 @@ class Settings:
         default=16_384, metadata=_about("steps of a stream that may be unanswered before no more of it is read", 1)
     )
     trial_seconds: int = field(
-        default=120, metadata=_about("time to load and run a file that conveyor-export has not written", 1, 86_400)
+        default=120,
+        metadata=_about(
+            "time that a file may take to load and run, tried in a process of its own; 0 tries and bounds none",
+            0,
+            86_400,
+        ),
     )
     trial_bytes: int = field(
-        default=8 * 1024**3, metadata=_about("address space that such a file may take to load and run", 1024**3)
+        default=8 * 1024**3, metadata=_about("address space that a file may take to load and run", 1024**3)
     )
     max_message_bytes: int = field(
         default=16 * 1024 * 1024, metadata=_about("size of a request message", 1024, 2**31 - 1)

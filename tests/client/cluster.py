@@ -13,7 +13,7 @@ class Cluster:
 
     def __init__(self, models: Path, state_dir: Path, num_servers: int = 2, **settings: Any) -> None:
         common = {"models": models, "state_dir": state_dir, "port": 0, "metrics_port": 0, "num_threads": 1}
-        self._settings = Settings(**{**common, "drain_timeout": 5.0, **settings})
+        self._settings = Settings(**{**common, "trial_seconds": 0, "drain_timeout": 5.0, **settings})
         self._num_servers = num_servers
         self.servers: list[Server] = []
         self._stopped: list[Server] = []

@@ -24,6 +24,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "bring-your-own.md"
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE.read_text(), re.DOTALL)
 PYTHON = [code for kind, code in BLOCKS if kind == "python"]
 COMPLETE, FRAMES, RATES, DETECTOR, WRITER, TEXT = PYTHON
+TRIED = ("--trial-seconds", "60")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def detector(silero: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """The page's first section, up to a server."""
     path = write_proposal(silero, tmp_path_factory.mktemp("vad"))
     run_page(path.parent, COMPLETE)
-    with serving(path) as server:
+    with serving(path, *TRIED) as server:
         yield server
 
 
@@ -99,7 +100,7 @@ def test_both_rates(silero: Path, tmp_path: Path) -> None:
     """The page's two models of one file answer as the file's own loop does at each rate."""
     write_proposal(silero, tmp_path)
     run_page(tmp_path, COMPLETE, RATES)
-    with serving(tmp_path / "models") as server, connect_sync(server.address) as client:
+    with serving(tmp_path / "models", *TRIED) as server, connect_sync(server.address) as client:
         for rate, num_samples in ((16000, 576), (8000, 288)):
             frames = make_frames(12, rate=rate, num_samples=num_samples)
             with client.open(f"vad-{rate}") as session:
@@ -156,7 +157,7 @@ def test_names_that_tell_nothing(dtln: Path, tmp_path: Path, capsys: pytest.Capt
     assert "one session in a run: input_4 has no batch axis" in capsys.readouterr().out
 
     rng = np.random.default_rng(0)
-    with serving(tmp_path) as server, connect_sync(server.address) as client:
+    with serving(tmp_path, *TRIED) as server, connect_sync(server.address) as client:
         for name, path, stream, state, output, width in (
             ("first", first, "input_2", "input_3", "activation_2", 257),
             ("second", second, "input_4", "input_5", "conv1d_3", 512),
@@ -184,7 +185,7 @@ def page(silero: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 @pytest.fixture(scope="module")
 def exports(page: tuple[Path, dict[str, Any]]) -> Iterator[ServerProcess]:
     """A server of them."""
-    with serving(page[0] / "models") as server:
+    with serving(page[0] / "models", *TRIED) as server:
         yield server
 
 

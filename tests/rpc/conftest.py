@@ -33,7 +33,7 @@ async def start(models: Path) -> AsyncIterator[StartServer]:
 
         async def start_one(**settings: Any) -> Server:
             fixed = {"models": models, "port": 0, "metrics_port": 0, "num_threads": 1, "num_slots": 8, "max_batch": 8}
-            fixed["store"] = "none"
+            fixed |= {"store": "none", "trial_seconds": 0}
             return await stack.enter_async_context(
                 await start_server(Settings(**{**fixed, "drain_timeout": 0.2, **settings}))
             )

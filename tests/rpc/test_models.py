@@ -13,6 +13,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from conveyor.engine.aliases import Alias, shared_version
 from conveyor.server import Server
 from conveyor.v1 import model_pb2, sequence_service_pb2_grpc, session_pb2, step_pb2
+from tests.foreign import make_endless, save_foreign
+from tests.processes import children_of
 from tests.rpc.conftest import StartServer
 from tests.rpc.requests import failure_of, open_session, step, until
 from tests.rpc.shelf import Shelf, Walker, list_models, load, version_model, versions
@@ -274,6 +276,169 @@ async def test_a_bad_new_version_changes_nothing(shelf: Shelf, stub: Any, proble
     walker = await Walker(stub).open()
     await walker.close()
     assert walker.version == 1
+
+
+async def test_the_latest_that_can_be_served(shelf: Shelf, start: StartServer) -> None:
+    """At a start a bad newest version is told of, and the one before it serves; mended, it takes over."""
+    for version in (2, 3):
+        shelf.add(version)
+        (shelf.path / f"{version}" / "model.onnx").write_bytes(b"no model")
+    server = await start()
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stub: Any = sequence_service_pb2_grpc.SequenceServiceStub(channel)
+        assert await versions(stub) == {1: "ready"}
+        assert [(each.name, each.version) for each in (await list_models(stub)).problems] == [("lm", 2), ("lm", 3)]
+        assert await health(channel) == SERVING
+        walker = await Walker(stub).open()
+        shelf.add(2)
+        assert f"{shelf.path}/3/model.onnx: not an ONNX file" in (await failure_of(load(stub))).message
+        assert await versions(stub) == {1: "retired", 2: "ready"}
+        assert [each.version for each in (await list_models(stub)).problems] == [3]
+        shelf.add(3)
+        await load(stub)
+        await walker.close()
+        assert walker.failure is None
+        await until_versions(stub, {3: "ready"})
+
+
+async def test_polling_goes_on_with_what_is_good(shelf: Shelf, start: StartServer) -> None:
+    """A bad version that comes is told of, and nothing else changes; a good one beside it takes over."""
+    server = await start(poll_seconds=0.02)
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stub: Any = sequence_service_pb2_grpc.SequenceServiceStub(channel)
+        shelf.add(9)
+        (shelf.path / "9" / "model.onnx").write_bytes(b"no model")
+        while not (problems := (await list_models(stub)).problems):
+            await asyncio.sleep(0.01)
+        assert [each.version for each in problems] == [9]
+        assert await versions(stub) == {1: "ready"}
+        shelf.add(2)
+        await until_versions(stub, {2: "ready"})
+        assert [each.version for each in (await list_models(stub)).problems] == [9]
+
+
+async def test_an_older_version_stands_in_for_none_that_is_loaded(shelf: Shelf, stub: Any) -> None:
+    """If the newest has changed on disk, it goes on as it was loaded, and the one before it stays away."""
+    shelf.add(2)
+    await load(stub)
+    await until_versions(stub, {2: "ready"})
+    shelf.add(2, seed=7)
+
+    assert "has changed" in (await failure_of(load(stub))).message
+    assert await versions(stub) == {2: "ready"}
+
+
+async def test_a_version_that_is_named_and_missing(shelf: Shelf, start: StartServer) -> None:
+    """At a start too, a canary that has been taken away takes nobody's sessions, and nothing else down."""
+    shelf.settings("aliases = {stable = 1, canary = {version = 5, percent = 100}}")
+    server = await start()
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stub: Any = sequence_service_pb2_grpc.SequenceServiceStub(channel)
+        walker = await Walker(stub).open()
+        await walker.close()
+        (problem,) = (await list_models(stub)).problems
+
+    assert walker.version == 1
+    assert problem.message == "aliases.canary: there is no version 5"
+
+
+async def test_folders_of_odd_names(shelf: Shelf, start: StartServer) -> None:
+    """What cannot be a version, or a model, is told of in any script, and the versions beside it serve."""
+    for name in (b"lm/v2", b"lm/01", b"lm/2\xff", b"lm/notes", b"\xff/1"):
+        folder = Path(os.fsdecode(os.fsencode(shelf.root) + b"/" + name))
+        folder.mkdir(parents=True)
+        if b"notes" not in name:
+            (folder / "model.onnx").write_bytes(b"no model")
+    server = await start()
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stub: Any = sequence_service_pb2_grpc.SequenceServiceStub(channel)
+        problems = {each.name: each.message for each in (await list_models(stub)).problems}
+        await (await Walker(stub).open()).close()
+
+        assert await versions(stub) == {1: "ready"}
+        assert set(problems) == {"lm", "\\xff"}
+        assert [name in problems["lm"] for name in ("/v2: ", "/01: ", "/2\\xff: ", "notes")] == [True] * 3 + [False]
+
+
+async def test_stored_sessions_bring_back_a_version_that_had_none(
+    shelf: Shelf, start: StartServer, tmp_path: Path
+) -> None:
+    """One that left because none of its sessions was here has not had its time: the next that comes finds it."""
+    fields = {"store": "sqlite", "state_dir": tmp_path / ".state"}
+    first, second = await start(**fields), await start(**fields)
+    async with (
+        grpc.aio.insecure_channel(first.address) as channel,
+        grpc.aio.insecure_channel(second.address) as other,
+    ):
+        walker = await Walker(sequence_service_pb2_grpc.SequenceServiceStub(channel)).open()
+        await walker.advance()
+        await walker.stop()
+        stub: Any = sequence_service_pb2_grpc.SequenceServiceStub(other)
+        shelf.add(2)
+        await load(stub)
+        await until_versions(stub, {2: "ready"})
+        await first.drain()
+        await walker.go_on(stub)
+        await walker.advance()
+        assert await versions(stub) == {1: "retired", 2: "ready"}
+        await walker.close()
+        assert walker.failure is None
+
+
+async def test_a_version_that_ends_while_it_is_called_back(shelf: Shelf, start: StartServer) -> None:
+    """Loading that is overtaken by the end of the old sessions' time loads the version anew."""
+    server = await start(trial_seconds=60)
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stub: Any = sequence_service_pb2_grpc.SequenceServiceStub(channel)
+        engine = server.engines.of_model("lm")
+        await open_session(stub, model="lm")
+        os.utime(shelf.path / "1" / "model.onnx")  # so that it is read, which takes longer than the sessions have
+        unloading = asyncio.ensure_future(unload(stub, seconds=600))
+        await until_versions(stub, {1: "retired"})
+        loading = asyncio.ensure_future(load(stub))
+        await until(lambda: bool(children_of(os.getpid())))
+        (departure,) = server.repository._departures.values()
+        departure.hurry(0)
+
+        assert (await unloading).num_ended_sessions == 1
+        assert await loading == [1]
+        assert server.engines.of_model("lm") is not engine
+        await (await Walker(stub).open()).close()
+
+
+async def test_a_number_that_is_free_again_is_taken(shelf: Shelf, start: StartServer) -> None:
+    """A poll that found another model under the number of one that was leaving loads it when that is gone."""
+    server = await start(poll_seconds=0.02)
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stub: Any = sequence_service_pb2_grpc.SequenceServiceStub(channel)
+        walker = await Walker(stub).open()
+        shelf.add(1, seed=7)
+        while not (await list_models(stub)).problems:
+            await asyncio.sleep(0.01)
+        before = server.engines.of_model("lm").fingerprint
+        shelf.add(2)
+        await until_versions(stub, {1: "retired", 2: "ready"})
+        shelf.remove(2)
+        while not (await list_models(stub)).problems:
+            await asyncio.sleep(0.01)
+        await walker.close()
+        assert walker.failure is None
+        await until_versions(stub, {1: "ready"})
+        assert server.engines.of_model("lm").fingerprint != before
+
+
+async def test_a_server_stops_while_it_loads(shelf: Shelf, start: StartServer) -> None:
+    """A file that never ends is given up, and whoever waits for it is told."""
+    server = await start(trial_seconds=60)
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stub: Any = sequence_service_pb2_grpc.SequenceServiceStub(channel)
+        save_foreign(shelf.root / "endless" / "1", make_endless())
+        loading = asyncio.ensure_future(load(stub, "endless"))
+        await until(lambda: bool(children_of(os.getpid())))
+        await server.drain()
+
+        assert (await failure_of(loading)).code is grpc.StatusCode.UNAVAILABLE
+        await until(lambda: not children_of(os.getpid()))
 
 
 async def test_changes_are_found_by_polling(shelf: Shelf, start: StartServer) -> None:

@@ -110,7 +110,9 @@ class World:
 async def start(root: Path, **fields: Any) -> Server:
     """A server of the folder, that lets sessions on old versions go on."""
     fixed = {"models": root, "port": 0, "metrics_port": 0, "num_threads": 1, "num_slots": 4, "max_batch": 2}
-    return await start_server(Settings(**{**fixed, "store": "none", "drain_timeout": 5.0, **fields}))
+    return await start_server(
+        Settings(**{**fixed, "store": "none", "trial_seconds": 0, "drain_timeout": 5.0, **fields})
+    )
 
 
 @settings(max_examples=20)

@@ -1,7 +1,9 @@
 """What `inspect` tells of a model file. Imports the server's libraries."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ from conveyor.cli.signature_report import section
 from conveyor.cli.table import format_bytes, format_table
 from conveyor.engine.limits import Device
 from conveyor.engine.ort import make_session, node_placement
+from conveyor.engine.trial import Bounds, try_file
+from conveyor.graph.errors import ModelError
 from conveyor.graph.model_file import ModelFile, read_model
 from conveyor.graph.placement import CUDA, NodePlacement, cuda_placement
 from conveyor.graph.serving import Scatter, ServingGraph, build_serving_graph
@@ -23,18 +27,32 @@ def describe_file(path: Path, *, all_nodes: bool = False) -> str:
     Raises:
         ModelError: it cannot be read or served.
     """
-    model = read_model(path)
+    model, problem = _tried(read_model(path), path)
     graph = build_serving_graph(model, num_rows=None, scatter=Scatter.ND)
     parts = (
         _summary(path, model),
         _tensors(model),
         section("proposed from the graph", model.decisions) if model.decisions else "",
-        _batching(graph),
-        _on_cpu(graph),
+        _batching(graph, model),
+        section("cannot be served", [problem]) if problem else _on_cpu(graph),
         _on_cuda(graph, all_nodes),
         _provenance(model.provenance),
     )
     return "\n\n".join(part for part in parts if part)
+
+
+def _tried(model: ModelFile, path: Path) -> tuple[ModelFile, str]:
+    """The model with what a server would find out of it, and what would keep the server from serving it.
+
+    What conveyor-export has written was tried there.
+    """
+    if model.source == "metadata":
+        return model, ""
+    try:
+        verdict = asyncio.run(try_file(path, Bounds()))
+    except ModelError as error:
+        return model, str(error)
+    return replace(model, alone_because=verdict.alone_because), ""
 
 
 def _summary(path: Path, model: ModelFile) -> str:
@@ -106,9 +124,10 @@ def _axes(axis: Axis) -> str:
     return ", ".join(f"{name} {place}" for name, place in named if place is not None) or "none"
 
 
-def _batching(graph: ServingGraph) -> str:
+def _batching(graph: ServingGraph, model: ModelFile) -> str:
     if not graph.can_batch:
-        lines = [f"one session in a run: {graph.signature.unbatched[0].name} has no batch axis"]
+        unbatched = [f"{spec.name} has no batch axis" for spec in graph.signature.unbatched]
+        lines = [f"one session in a run: {[*unbatched, model.alone_because][0]}"]
     elif graph.is_ragged:
         lines = ["chunks of any lengths run together"]
     else:

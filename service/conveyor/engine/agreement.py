@@ -28,21 +28,39 @@ class Agreement:
         rng = np.random.default_rng(0)
         self._steps = {spec.name: _random(rng, spec, signature) for spec in signature.timed}
 
-    def check(self) -> None:
-        """Compares what can be run in more than one way.
+    def check_steps(self) -> None:
+        """Compares two steps in a run with one after the other.
 
         Raises:
-            ModelError: two ways differ.
+            ModelError: they differ: the time axes are mistaken, or the model looks at later steps too.
         """
-        graph = self._runner.graph
-        if graph.can_batch and not graph.batch_dependent_ops:
-            apart = self._run([0], 1, 1), self._run([1], 1, 2)
-            together = self._run([0, 1], 1, 3)
-            self._compare(_beside(*apart), together, [1, 2], [3, 4], "sessions that run together", "batch")
-        if graph.max_steps is None:
+        if self._runner.graph.max_steps is None:
             first, second = self._run([0], 1, 5), self._run([0], 1, 6, read=5, start=1)
             whole = self._run([0], 2, 7)
-            self._compare(_after(first, second), whole, [6], [7], "steps that run together", "time")
+            if name := self._difference(_after(first, second), whole, [6], [7]):
+                raise ModelError(
+                    f"steps that run together differ from the same alone in {name}: {_not_an_axis('time')}"
+                )
+
+    def alone_because(self) -> str:
+        """Compares two sessions in a run with each by itself; why they have to be by themselves, "" if they do not.
+
+        Raises:
+            ModelError: without states there are no sessions, and rows that differ are of a sequence, not of a batch.
+        """
+        graph = self._runner.graph
+        if not graph.can_batch or graph.batch_dependent_ops:
+            return ""
+        apart = self._run([0], 1, 1), self._run([1], 1, 2)
+        try:
+            together = self._run([0, 1], 1, 3)
+        except ModelError as error:
+            return str(error)
+        name = self._difference(_beside(*apart), together, [1, 2], [3, 4])
+        problem = f"sessions that run together differ from the same alone in {name}"
+        if name and not self._signature.states:
+            raise ModelError(f"{problem}: {_not_an_axis('batch')}")
+        return problem if name else ""
 
     def _run(self, sessions: Sequence[int], num_steps: int, write: int, read: int = 0, start: int = 0) -> Rows:
         """`[T, B, ...]` outputs of some sessions' steps, from the state in slot `read` to slots from `write` on."""
@@ -70,14 +88,25 @@ class Agreement:
             raise ModelError(f"the model cannot run {num_steps} steps of {count} sessions: {problem}") from error
         return {name: array.copy() for name, array in results.outputs.items()}
 
-    def _compare(self, one: Rows, two: Rows, slots: list[int], others: list[int], what: str, axis: str) -> None:
+    def _difference(self, one: Rows, two: Rows, slots: list[int], others: list[int]) -> str:
+        """The first output that differs, or the state; "" if nothing does."""
         rows = self._runner.read_rows([*slots, *others])
         pairs = [(name, one[name], two[name]) for name in self._names]
         for row, other in zip(rows[: len(slots)], rows[len(slots) :], strict=True):
             pairs += [("the state", row[name], other[name]) for name in row]
-        for name, left, right in pairs:
-            if not np.allclose(left, right, rtol=RTOL, atol=ATOL, equal_nan=left.dtype.kind == "f"):
-                raise ModelError(f"{what} differ from the same alone in {name}: the {axis} axes are not what they seem")
+        differing = (
+            name
+            for name, left, right in pairs
+            if not np.allclose(left, right, rtol=RTOL, atol=ATOL, equal_nan=left.dtype.kind == "f")
+        )
+        return next(differing, "")
+
+
+def _not_an_axis(kind: str) -> str:
+    return (
+        f"the {kind} axes are not what they seem. If a step is a whole sequence, say how long: in the signature, "
+        f"axis.{kind} is null then and shape has the length"
+    )
 
 
 def _random(rng: np.random.Generator, spec: TensorSpec, signature: Signature) -> Array:

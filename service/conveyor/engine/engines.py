@@ -69,6 +69,11 @@ class Engines:
         """True if no session can be opened on it."""
         return engine in self._retired
 
+    def is_open(self, name: str, version: int) -> bool:
+        """True if sessions can be opened on this version."""
+        engine = self.find(name, version)
+        return engine is not None and engine not in self._retired
+
     @property
     def open_names(self) -> set[str]:
         """The models on which sessions can be opened."""

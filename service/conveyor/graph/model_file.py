@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from conveyor.graph.checks import MAX_BYTES, check_graph, check_roles
 from conveyor.graph.errors import ModelError
 from conveyor.graph.modern import modernised
-from conveyor.graph.source import SIGNATURE_KEY, find_signature
+from conveyor.graph.source import find_signature
 from conveyor.graph.weights import load_weights
 from conveyor.signature import Signature, Vocabulary
 
@@ -27,7 +27,8 @@ class ModelFile:
     """A checked model. `fingerprint` is the SHA-256 in hex of graph, weights and signature, whatever the provenance.
 
     `source` says where the signature was read: `metadata`, the name of a file beside the model, or `graph` for one that
-    was proposed; then `decisions` say why.
+    was proposed; then `decisions` say why. `alone_because` says why sessions cannot run together though all
+    tensors have a batch axis, which a trial finds out.
     """
 
     proto: onnx.ModelProto
@@ -38,6 +39,7 @@ class ModelFile:
     path: Path | None = None
     source: str = "metadata"
     decisions: tuple[str, ...] = ()
+    alone_because: str = ""
 
 
 def read_model(path: Path) -> ModelFile:
@@ -103,17 +105,6 @@ def read_proto(path: Path) -> onnx.ModelProto:
     proto = onnx.load_model(path, load_external_data=False)
     load_weights(proto, path.parent)
     return proto
-
-
-def is_exported(path: Path) -> bool:
-    """True if the file carries a signature of its own, as conveyor-export writes it; False if it cannot be read."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            return False
-        proto = onnx.load_model(path, load_external_data=False)
-    except (OSError, DecodeError):
-        return False
-    return SIGNATURE_KEY in metadata_of(proto)
 
 
 def metadata_of(proto: onnx.ModelProto) -> dict[str, str]:

@@ -97,17 +97,17 @@ def build_serving_graph(model: ModelFile, *, num_rows: int | None, scatter: Scat
     signature = model.signature
     initialiser = initialiser_model(model.proto, signature)
     proto = step_model(model.proto, signature)
-    reason = _make_ragged(proto, signature)
+    can_batch = not (signature.unbatched or model.alone_because)
+    reason = _make_ragged(proto, signature, can_batch=can_batch)
     arenas = pack_states(signature)
     used = {value.name for value in proto.graph.input}
     contexts = pack_contexts([context for context in signature.contexts if context.name in used])
     _replace_states(proto, signature, arenas, scatter)
-    _replace_contexts(proto, signature, contexts)
-    _declare(proto, signature, arenas, num_rows, is_ragged=not reason)
+    batch = BATCH if can_batch else 1
+    _replace_contexts(proto, signature, contexts, batch)
+    _declare(proto, signature, arenas, num_rows, batch, is_ragged=not reason)
     check_arena_order(proto)
-    return ServingGraph(
-        proto, signature, arenas, contexts, initialiser, _max_steps(signature), _can_batch(signature), reason
-    )
+    return ServingGraph(proto, signature, arenas, contexts, initialiser, _max_steps(signature), can_batch, reason)
 
 
 def _max_steps(signature: Signature) -> int | None:
@@ -115,15 +115,11 @@ def _max_steps(signature: Signature) -> int | None:
     return signature.fixed_steps if has_time else 1
 
 
-def _can_batch(signature: Signature) -> bool:
-    return not signature.unbatched
-
-
-def _make_ragged(proto: ModelProto, signature: Signature) -> str:
+def _make_ragged(proto: ModelProto, signature: Signature, *, can_batch: bool) -> str:
     """Gives the lengths to every recurrent node; returns why not, if that would not do."""
     if _max_steps(signature) is not None:
         return "every run has the same number of steps"
-    if not _can_batch(signature):
+    if not can_batch:
         return "every run has one session"
     try:
         nodes = recurrent_nodes(proto, signature)
@@ -151,7 +147,7 @@ def _replace_states(proto: ModelProto, signature: Signature, arenas: tuple[Arena
     graph.initializer.extend([*before.constants, *after.constants])
 
 
-def _replace_contexts(proto: ModelProto, signature: Signature, arenas: tuple[Arena, ...]) -> None:
+def _replace_contexts(proto: ModelProto, signature: Signature, arenas: tuple[Arena, ...], batch: int | str) -> None:
     """What were inputs of contexts become tensors inside, read from arenas that nothing in the graph writes."""
     graph, before = proto.graph, GraphBuilder("conveyor.context.read.")
     for arena in arenas:
@@ -162,14 +158,19 @@ def _replace_contexts(proto: ModelProto, signature: Signature, arenas: tuple[Are
     graph.initializer.extend(before.constants)
     graph.input.extend(value_info(arena.name, arena.dtype, [CONTEXT_ROWS, arena.width]) for arena in arenas)
     if arenas:
-        graph.input.append(value_info(CONTEXT_SLOTS, "int64", [BATCH if _can_batch(signature) else 1]))
+        graph.input.append(value_info(CONTEXT_SLOTS, "int64", [batch]))
 
 
 def _declare(
-    proto: ModelProto, signature: Signature, arenas: tuple[Arena, ...], num_rows: int | None, *, is_ragged: bool
+    proto: ModelProto,
+    signature: Signature,
+    arenas: tuple[Arena, ...],
+    num_rows: int | None,
+    batch: int | str,
+    *,
+    is_ragged: bool,
 ) -> None:
     rows = ROWS if num_rows is None else num_rows
-    batch = BATCH if _can_batch(signature) else 1
     _declare_streams(proto.graph.input, signature.timed)
     _declare_streams(proto.graph.output, signature.outputs)
     proto.graph.input.extend(value_info(arena.name, arena.dtype, [rows, arena.width]) for arena in arenas)

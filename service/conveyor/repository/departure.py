@@ -49,6 +49,11 @@ class Departure:
         self._deadline = min(self._deadline, monotonic() + seconds)
         self._lingers = False
 
+    @property
+    def is_over(self) -> bool:
+        """True once its time has passed; an engine without sessions may be out before."""
+        return monotonic() >= self._deadline
+
     async def done(self) -> int:
         """Waits until the engine is out; returns how many sessions were ended for it.
 
@@ -57,7 +62,8 @@ class Departure:
         """
         await asyncio.wait((self._task,))
         if self._task.cancelled():
-            raise Aborted(f"model {self.engine.name} version {self.engine.version} was loaded again meanwhile")
+            model = f"model {self.engine.name} version {self.engine.version}"
+            raise Aborted(f"{model} stays: it was loaded again, or the server stops")
         self._task.result()
         return self.num_ended
 
@@ -72,7 +78,7 @@ class Departure:
 
     async def _run(self) -> None:
         # Sessions end in many ways, and versions leave seldom: asking costs less than being told.
-        while monotonic() < self._deadline and (self._lingers or self.engine.num_sessions):  # noqa: ASYNC110
+        while not self.is_over and (self._lingers or self.engine.num_sessions):  # noqa: ASYNC110
             await asyncio.sleep(POLL_SECONDS)
         self.is_final = True
         self.num_ended = self.engine.num_sessions

@@ -1,5 +1,6 @@
 """Reads the folder of models, `NAME/VERSION/model.onnx` and `NAME/conveyor.toml`, or a single file, as it is now."""
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """What the folder has of one model. `problem` says why it cannot be used, if so. `mark` is of all its files."""
+    """What the folder has of one model. `problem` says what is wrong with its folders. `mark` is of all its files."""
 
     name: str
     path: Path
@@ -53,7 +54,8 @@ def read_folder(path: Path) -> dict[str, ModelFolder]:
         raise ModelError(f"{path}: {error.strerror}") from error
     if not folders:
         raise ModelError(f"{path}: has no models; expected NAME/VERSION/{FILE_NAME} in it")
-    return {folder.name: _of_folder(folder) for folder in folders}
+    found = map(_of_folder, folders)
+    return {folder.name: folder for folder in found}
 
 
 def _of_file(path: Path) -> dict[str, ModelFolder]:
@@ -67,30 +69,38 @@ def _of_file(path: Path) -> dict[str, ModelFolder]:
 
 def _of_folder(folder: Path) -> ModelFolder:
     if not NAME.fullmatch(folder.name):
-        return ModelFolder(folder.name, folder, problem=_name_problem(folder))
+        return ModelFolder(_text(folder.name), folder, problem=_name_problem(folder))
     try:
         return _of_model(folder)
     except OSError as error:
-        return ModelFolder(folder.name, folder, problem=f"{error.filename or folder}: {error.strerror}")
+        return ModelFolder(folder.name, folder, problem=_text(f"{error.filename or folder}: {error.strerror}"))
 
 
 def _of_model(folder: Path) -> ModelFolder:
     entries: list[Entry] = []
+    problems: list[str] = []
     for child in _folders(folder):
+        if not (path := child / FILE_NAME).is_file():
+            continue
         # Only "1" is version 1: "01" beside it would be a second one.
-        if not re.fullmatch(r"[1-9][0-9]{0,17}", child.name):
-            problem = f"{child}: a version is a whole number from 1, without leading zeros"
-            return ModelFolder(folder.name, folder, problem=problem, mark=_mark([child]))
-        if (path := child / FILE_NAME).is_file():
+        if re.fullmatch(r"[1-9][0-9]{0,17}", child.name):
             entries.append(Entry(folder.name, int(child.name), path, _mark(child.rglob("*"))))
-    problem = "" if entries else f"{folder}: has no versions; expected {folder.name}/1/{FILE_NAME}"
+        else:
+            problems.append(_text(f"{child}: a version is a whole number from 1, without leading zeros"))
+    if not entries and not problems:
+        problems.append(f"{folder}: has no versions; expected {folder.name}/1/{FILE_NAME}")
     entries.sort(key=lambda entry: entry.version)
     mark = _mark([folder / SETTINGS_NAME]) + tuple(each for entry in entries for each in entry.mark)
-    return ModelFolder(folder.name, folder, tuple(entries), problem, mark)
+    return ModelFolder(folder.name, folder, tuple(entries), "; ".join(problems), mark)
 
 
 def _name_problem(path: Path) -> str:
-    return f"{path}: a model's name is of letters, digits, '.', '_' and '-', and starts with neither sign"
+    return _text(f"{path}: a model's name is of letters, digits, '.', '_' and '-', and starts with neither sign")
+
+
+def _text(name: str) -> str:
+    """A name as it can be sent: those of files may be of any bytes."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _folders(path: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from conveyor.engine.engine import Engine
 from conveyor.engine.engines import Engines
 from conveyor.engine.limits import Device, Limits
 from conveyor.engine.store_writer import StoreWriter
-from conveyor.engine.trial import Bounds, try_foreign
+from conveyor.engine.trial import Bounds, Verdict, try_file
 from conveyor.graph.errors import ModelError
 from conveyor.graph.model_file import ModelFile, read_model
 from conveyor.repository.folder import SETTINGS_NAME, Entry, ModelFolder
@@ -23,7 +23,7 @@ log = logging.getLogger("conveyor.repository")
 class Loader:
     """Makes engines. `limits` and `device` are the server's, which a model's own settings go before.
 
-    Files of others are tried first in a process of their own, within `bounds`.
+    A file is tried first in a process of its own, within `bounds`; without a bound of time none is.
 
     The arenas of all `engines` together may take `max_arena_bytes`, 0 for as much as there is.
     """
@@ -56,7 +56,8 @@ class Loader:
             ModelError: it cannot be served, or there is no room for it; the message starts with the file.
         """
         begun = time.perf_counter()
-        engine = await asyncio.to_thread(self._make, entry, settings)
+        verdict = await self._tried(entry.path, settings.limits)
+        engine = await asyncio.to_thread(self._make, entry, settings, verdict)
         engine.start()
         metrics = self._metrics.of_model(entry.name, entry.version)
         metrics.load_seconds = time.perf_counter() - begun
@@ -66,14 +67,21 @@ class Loader:
 
     async def fingerprint(self, path: Path) -> str:
         """The fingerprint of a model as its files are now. Raises ModelError."""
-        tried = await asyncio.to_thread(try_foreign, [path], self._bounds)
-        return tried.get(path) or (await asyncio.to_thread(read_model, path)).fingerprint
+        verdict = await self._tried(path, self._limits)
+        return verdict.fingerprint if verdict else (await asyncio.to_thread(read_model, path)).fingerprint
 
-    def _make(self, entry: Entry, settings: ModelSettings) -> Engine:
-        tried = try_foreign([entry.path], replace(self._bounds, max_batch=settings.limits.max_batch))
+    async def _tried(self, path: Path, limits: Limits) -> Verdict | None:
+        if not self._bounds.seconds:
+            return None
+        return await try_file(path, replace(self._bounds, max_batch=limits.max_batch))
+
+    def _make(self, entry: Entry, settings: ModelSettings, verdict: Verdict | None) -> Engine:
         model = read_model(entry.path)
-        if tried.get(entry.path, model.fingerprint) != model.fingerprint:
+        if verdict and verdict.fingerprint != model.fingerprint:
             raise ModelError(f"{entry.path}: it has changed while it was loaded")
+        if verdict and verdict.alone_because:
+            model = replace(model, alone_because=verdict.alone_because)
+            log.warning("one session in a run: %s", model.alone_because, extra={"model": entry.name})
         if model.source != "metadata":
             found = {"model": entry.name, "source": model.source, "why": "; ".join(model.decisions)}
             log.info("signature found", extra=found)

@@ -1,7 +1,7 @@
 """What an operator says of one model, in its folder's `conveyor.toml`."""
 
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -13,6 +13,7 @@ from conveyor.repository.folder import NAME
 
 LIMITS: dict[str, type] = get_type_hints(Limits)
 DEVICE: dict[str, type] = {"provider": str, "num_threads": int, "device_id": int}
+MAX_TRIED = 4  # versions, the latest first, until one can be served: a folder may have thousands that cannot
 KINDS = {int: "a whole number", float: "a number of seconds", str: "text"}
 
 
@@ -25,23 +26,26 @@ class ModelSettings:
     versions: Literal["latest", "all"] | tuple[int, ...] = "latest"
     aliases: Mapping[str, Alias] | None = None
 
-    def wanted(self, versions: Collection[int]) -> set[int]:
-        """Which of the versions that there are should be loaded; those with an alias always.
+    def wanted(self, versions: Collection[int]) -> list[Sequence[int]]:
+        """Which of the versions that there are should be loaded: of each sequence the first that can be.
 
-        Raises:
-            ModelError: one that is named is not there.
+        Those with an alias always; the latest has those before it to stand in for it.
         """
-        aliases = {f"aliases.{name}": alias.version for name, alias in (self.aliases or {}).items()}
+        named = {version for _, version in self._named()}
+        alone = set(versions) if self.versions == "all" else named.intersection(versions)
+        wanted: list[Sequence[int]] = [(version,) for version in sorted(alone)]
+        return [*wanted, sorted(versions, reverse=True)[:MAX_TRIED]] if self.versions == "latest" else wanted
+
+    def missing(self, versions: Collection[int]) -> list[str]:
+        """A sentence for each version that is named and not there."""
+        return [
+            f"{field}: there is no version {version}" for field, version in self._named() if version not in versions
+        ]
+
+    def _named(self) -> list[tuple[str, int]]:
+        aliases = [(f"aliases.{name}", alias.version) for name, alias in (self.aliases or {}).items()]
         chosen = self.versions if isinstance(self.versions, tuple) else ()
-        named = [*aliases.items(), *(("versions", version) for version in chosen)]
-        if missing := [
-            f"{field}: there is no version {version}" for field, version in named if version not in versions
-        ]:
-            raise ModelError("; ".join(missing))
-        wanted = {version for _, version in named}
-        if self.versions == "all":
-            wanted |= set(versions)
-        return wanted | {max(versions)} if self.versions == "latest" else wanted
+        return [*aliases, *(("versions", version) for version in chosen)]
 
 
 def read_settings(path: Path, limits: Limits, device: Device) -> ModelSettings:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +107,9 @@ class Repository:
     async def stop(self) -> None:
         """Loads nothing any more, and leaves what is loaded as it is."""
         self._is_stopped = True
-        if self._polling is not None:
-            self._polling.cancel()
+        for loading in (self._polling, *self._loading):
+            if loading is not None:
+                loading.cancel()
         for departure in self._departures.values():
             departure.cancel()
 
@@ -157,30 +158,48 @@ class Repository:
         await self._tell()
 
     async def _load_wanted(self, folder: ModelFolder) -> None:
-        if folder.problem:
+        if not folder.entries:
             raise ModelError(folder.problem)
         settings = await asyncio.to_thread(self._loader.settings_of, folder)
         entries = {entry.version: entry for entry in folder.entries}
+        missing = settings.missing(entries)
+        if found := "; ".join(filter(None, [folder.problem, *missing])):
+            self._problem(folder.name, 0, ModelError(found))
         wanted = settings.wanted(entries)
-        for version in sorted(wanted):
-            if (folder.name, version) not in self._unloaded:
-                await self._load_one(entries[version], settings)
+        served = [await self._load_first([entries[version] for version in choice], settings) for choice in wanted]
         self._engines.set_aliases(folder.name, settings.aliases or {})
-        if not any(key[0] == folder.name for key in self.problems):
-            self._keep(folder.name, wanted)
+        if not missing and None not in served:
+            self._keep(folder.name, served)
+
+    async def _load_first(self, entries: Sequence[Entry], settings: ModelSettings) -> int | None:
+        """Loads the first that can be; returns its version, or that of one which was unloaded at somebody's wish."""
+        for entry in entries:
+            key = (entry.name, entry.version)
+            if key in self._unloaded:
+                return entry.version
+            if key not in self.problems:  # or it has been tried a moment ago
+                await self._load_one(entry, settings)
+            if self._engines.is_open(*key):
+                return entry.version
+        return None
 
     async def _load_one(self, entry: Entry, settings: ModelSettings) -> None:
         key = (entry.name, entry.version)
         try:
-            if (departure := self._departures.get(key)) is not None and departure.is_final:
-                await departure.done()
+            if (engine := self._engines.find(*key)) is not None and not self._is_ending(key):
+                await self._check_same(entry, engine)
+            if self._is_ending(key):  # perhaps since a moment ago
+                await self._departures[key].done()
             if (engine := self._engines.find(*key)) is None:
                 await self._add(entry, settings)
             else:
-                await self._check_same(entry, engine)
                 self._call_back(engine)
         except ModelError as error:
             self._problem(*key, error)
+
+    def _is_ending(self, key: Key) -> bool:
+        departure = self._departures.get(key)
+        return departure is not None and departure.is_final
 
     async def _add(self, entry: Entry, settings: ModelSettings) -> Engine:
         engine = await self._loader.load(entry, settings)
@@ -205,7 +224,7 @@ class Repository:
             )
         self._marks[key] = entry.mark
 
-    def _keep(self, name: str, versions: set[int]) -> None:
+    def _keep(self, name: str, versions: Collection[int | None]) -> None:
         """Lets go of a model's other versions."""
         for engine in self._engines.all():
             if engine.name == name and engine.version not in versions:
@@ -221,7 +240,10 @@ class Repository:
     def _gone(self, departure: Departure) -> None:
         key = (departure.engine.name, departure.engine.version)
         del self._departures[key]
-        self._past.add(key)
+        if departure.is_over:
+            self._past.add(key)
+        for name, _ in self.problems:  # there is more room now, or a number is free: the next poll tries again
+            self._applied.pop(name, None)
 
     def _call_back(self, engine: Engine) -> None:
         if departure := self._departures.pop((engine.name, engine.version), None):
@@ -233,7 +255,10 @@ class Repository:
         loading = asyncio.get_running_loop().create_task(coroutine)
         self._loading.add(loading)
         loading.add_done_callback(self._loading.discard)
-        await asyncio.shield(loading)
+        await asyncio.wait((loading,))
+        if loading.cancelled():
+            raise Unavailable("the server is draining")
+        loading.result()
 
     async def _bring_back(self, name: str, version: int) -> None:
         await self._to_the_end(self._load_retired(name, version))

@@ -207,7 +207,7 @@ def stored(models: Path, tmp_path: Path) -> StartStored:
     """Starts servers of this durability on one store, one after the other; the test stops them."""
     fixed = {"models": models, "port": 0, "metrics_port": 0, "num_threads": 1, "num_slots": 8, "max_batch": 8}
     return lambda durability: start_server(
-        Settings(**fixed, store="sqlite", state_dir=tmp_path, durability=durability, drain_timeout=5)
+        Settings(**fixed, store="sqlite", state_dir=tmp_path, durability=durability, drain_timeout=5, trial_seconds=0)
     )
 
 
