@@ -88,6 +88,7 @@ class Server:
         loader = Loader(self.engines, limits, device, bounds, self.metrics, self._writer, room)
         times = settings.unload_timeout, settings.drain_timeout
         self.repository = Repository(settings.models, self.engines, loader, *times)
+        self.metrics.problems = self.repository.problems
         await self.repository.start(settings.poll_seconds)
 
     async def drain(self) -> None:

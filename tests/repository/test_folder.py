@@ -53,6 +53,15 @@ def test_a_change_of_any_file_is_seen(tmp_path: Path, name: str) -> None:
     assert before["b"] == touched["b"] == grown["b"]
 
 
+def test_a_change_of_a_lone_files_signature_is_seen(tmp_path: Path) -> None:
+    """It lies beside the file."""
+    path = lay_out(tmp_path, "a.onnx") / "a.onnx"
+    before = read_folder(path)
+    lay_out(tmp_path, "a.signature.json")
+
+    assert read_folder(path) != before
+
+
 @pytest.mark.parametrize(
     ("files", "path", "problem"),
     [
@@ -80,6 +89,7 @@ def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path, files: list[str], 
         ("a/01/model.onnx", "01: a version is a whole number"),
         ("a/0/model.onnx", "0: a version is a whole number"),
         ("a b/1/model.onnx", "a b: a model's name"),
+        ("conveyor.liveness/1/model.onnx", "starts with neither sign nor with 'conveyor.'"),
     ],
 )
 def test_a_model_that_cannot_be_used_is_told(tmp_path: Path, file: str, problem: str) -> None:

@@ -342,6 +342,26 @@ async def test_a_version_that_is_named_and_missing(shelf: Shelf, start: StartSer
     assert problem.message == "aliases.canary: there is no version 5"
 
 
+async def test_an_alias_stays_where_it_can_be_served(shelf: Shelf, stub: Any) -> None:
+    """One that is moved to a bad version, or to none, leads where it led; mended, it moves."""
+    shelf.settings("aliases = {stable = 1}")
+    await load(stub)
+    shelf.add(2)
+    (shelf.path / "2" / "model.onnx").write_bytes(b"no model")
+    for version in (2, 3):
+        shelf.settings(f"aliases = {{stable = {version}}}")
+        assert (await failure_of(load(stub))).code is grpc.StatusCode.FAILED_PRECONDITION
+        for alias in ("", "stable"):
+            walker = await Walker(stub).open(model_alias=alias)
+            await walker.close()
+            assert walker.version == 1
+    shelf.add(3)
+    await load(stub)
+    walker = await Walker(stub).open(model_alias="stable")
+    await walker.close()
+    assert walker.version == 3
+
+
 async def test_folders_of_odd_names(shelf: Shelf, start: StartServer) -> None:
     """What cannot be a version, or a model, is told of in any script, and the versions beside it serve."""
     for name in (b"lm/v2", b"lm/01", b"lm/2\xff", b"lm/notes", b"\xff/1"):
@@ -383,6 +403,34 @@ async def test_stored_sessions_bring_back_a_version_that_had_none(
         assert await versions(stub) == {1: "retired", 2: "ready"}
         await walker.close()
         assert walker.failure is None
+
+
+async def test_a_bad_old_version_is_tried_once(shelf: Shelf, start: StartServer, tmp_path: Path) -> None:
+    """Not by each session that was left on it; they are told why, and it is listed. Mended, it is loaded for them."""
+    fields = {"store": "sqlite", "state_dir": tmp_path / ".state"}
+    first = await start(**fields)
+    async with grpc.aio.insecure_channel(first.address) as channel:
+        walkers = [await Walker(sequence_service_pb2_grpc.SequenceServiceStub(channel)).open() for _ in range(2)]
+        for walker in walkers:
+            await walker.advance()
+            await walker.stop()
+        await first.drain()
+    shelf.add(2)
+    content = (shelf.path / "1" / "model.onnx").read_bytes()
+    (shelf.path / "1" / "model.onnx").write_bytes(b"no model")
+    second = await start(**fields)
+    async with grpc.aio.insecure_channel(second.address) as channel:
+        stub: Any = sequence_service_pb2_grpc.SequenceServiceStub(channel)
+        assert "not an ONNX file" in (await failure_of(walkers[0].go_on(stub))).message
+        assert [each.version for each in (await list_models(stub)).problems] == [1]
+        (shelf.path / "1" / "model.onnx").write_bytes(content)
+        assert "not an ONNX file" in (await failure_of(walkers[1].go_on(stub))).message
+        await load(stub)
+        for walker in walkers:
+            await walker.go_on(stub)
+            await walker.advance()
+            await walker.close()
+            assert walker.failure is None
 
 
 async def test_a_version_that_ends_while_it_is_called_back(shelf: Shelf, start: StartServer) -> None:

@@ -52,9 +52,10 @@ async def try_file(path: Path, bounds: Bounds) -> Verdict:
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     process = Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment)  # noqa: ASYNC220, S603
     try:
-        said, complaints = await asyncio.to_thread(process.communicate, order)
+        # Shielded: the thread takes leave of the process, even if its turn comes when nobody asks any more.
+        said, complaints = await asyncio.shield(asyncio.to_thread(process.communicate, order))
     finally:
-        process.kill()  # if it has not ended, nobody waits for it any more, but for the thread
+        process.kill()
     found = json.loads(said) if said else {"error": f"{path}: {_fate(process.returncode, complaints, bounds)}"}
     if "error" in found:
         raise ModelError(found["error"])

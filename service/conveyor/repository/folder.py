@@ -2,16 +2,17 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from conveyor.graph.errors import ModelError
+from conveyor.graph.source import signature_path
 
 FILE_NAME = "model.onnx"
 SETTINGS_NAME = "conveyor.toml"
-# Names travel in requests, health checks and metric labels.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+# Names travel in requests, health checks and metric labels; health has names of its own, which begin with ours.
+NAME = re.compile(r"(?!conveyor\.)[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 # Path, size and time of the last change of each file.
 Mark = tuple[tuple[str, int, int], ...]
@@ -54,8 +55,7 @@ def read_folder(path: Path) -> dict[str, ModelFolder]:
         raise ModelError(f"{path}: {error.strerror}") from error
     if not folders:
         raise ModelError(f"{path}: has no models; expected NAME/VERSION/{FILE_NAME} in it")
-    found = map(_of_folder, folders)
-    return {folder.name: folder for folder in found}
+    return {found.name: found for found in map(_of_folder, folders)}
 
 
 def _of_file(path: Path) -> dict[str, ModelFolder]:
@@ -63,7 +63,7 @@ def _of_file(path: Path) -> dict[str, ModelFolder]:
         raise ModelError(f"{path}: not an .onnx file")
     if not NAME.fullmatch(path.stem):
         raise ModelError(_name_problem(path))
-    mark = _mark([path])
+    mark = _mark(path) + _mark(signature_path(path))
     return {path.stem: ModelFolder(path.stem, path, (Entry(path.stem, 1, path, mark),), mark=mark)}
 
 
@@ -84,18 +84,20 @@ def _of_model(folder: Path) -> ModelFolder:
             continue
         # Only "1" is version 1: "01" beside it would be a second one.
         if re.fullmatch(r"[1-9][0-9]{0,17}", child.name):
-            entries.append(Entry(folder.name, int(child.name), path, _mark(child.rglob("*"))))
+            entries.append(Entry(folder.name, int(child.name), path, tuple(sorted(_marks(child)))))
         else:
             problems.append(_text(f"{child}: a version is a whole number from 1, without leading zeros"))
     if not entries and not problems:
         problems.append(f"{folder}: has no versions; expected {folder.name}/1/{FILE_NAME}")
     entries.sort(key=lambda entry: entry.version)
-    mark = _mark([folder / SETTINGS_NAME]) + tuple(each for entry in entries for each in entry.mark)
+    mark = _mark(folder / SETTINGS_NAME) + tuple(each for entry in entries for each in entry.mark)
     return ModelFolder(folder.name, folder, tuple(entries), "; ".join(problems), mark)
 
 
 def _name_problem(path: Path) -> str:
-    return _text(f"{path}: a model's name is of letters, digits, '.', '_' and '-', and starts with neither sign")
+    return _text(
+        f"{path}: a model's name is of letters, digits, '.', '_' and '-', starts with neither sign nor with 'conveyor.'"
+    )
 
 
 def _text(name: str) -> str:
@@ -108,7 +110,19 @@ def _folders(path: Path) -> list[Path]:
     return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
-def _mark(paths: Iterable[Path]) -> Mark:
-    files = sorted(path for path in paths if path.is_file())
-    stats = [(str(path), path.stat()) for path in files]
-    return tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+def _mark(path: Path) -> Mark:
+    if not path.is_file():
+        return ()
+    stat = path.stat()
+    return ((str(path), stat.st_size, stat.st_mtime_ns),)
+
+
+def _marks(folder: Path | str) -> Iterator[tuple[str, int, int]]:
+    """Those of all files below a folder. With one look at each: there may be thousands of versions."""
+    with os.scandir(folder) as found:
+        for each in found:
+            if each.is_dir(follow_symlinks=False):
+                yield from _marks(each.path)
+            elif each.is_file():
+                stat = each.stat()
+                yield each.path, stat.st_size, stat.st_mtime_ns

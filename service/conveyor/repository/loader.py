@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,8 +58,9 @@ class Loader:
             ModelError: it cannot be served, or there is no room for it; the message starts with the file.
         """
         begun = time.perf_counter()
-        verdict = await self._tried(entry.path, settings.limits)
-        engine = await asyncio.to_thread(self._make, entry, settings, verdict)
+        with _problems_of(entry.path):
+            verdict = await self._tried(entry.path, settings.limits)
+            engine = await asyncio.to_thread(self._make, entry, settings, verdict)
         engine.start()
         metrics = self._metrics.of_model(entry.name, entry.version)
         metrics.load_seconds = time.perf_counter() - begun
@@ -67,8 +70,9 @@ class Loader:
 
     async def fingerprint(self, path: Path) -> str:
         """The fingerprint of a model as its files are now. Raises ModelError."""
-        verdict = await self._tried(path, self._limits)
-        return verdict.fingerprint if verdict else (await asyncio.to_thread(read_model, path)).fingerprint
+        with _problems_of(path):
+            verdict = await self._tried(path, self._limits)
+            return verdict.fingerprint if verdict else (await asyncio.to_thread(read_model, path)).fingerprint
 
     async def _tried(self, path: Path, limits: Limits) -> Verdict | None:
         if not self._bounds.seconds:
@@ -86,11 +90,8 @@ class Loader:
             found = {"model": entry.name, "source": model.source, "why": "; ".join(model.decisions)}
             log.info("signature found", extra=found)
         metrics = self._metrics.of_model(entry.name, entry.version)
-        try:
-            self._check_room(model, settings.limits)
-            return Engine(model, entry.name, entry.version, settings.limits, settings.device, metrics, self._writer)
-        except Exception as error:  # whatever the runtime raises, the other models go on
-            raise ModelError(f"{entry.path}: {' '.join(str(error).split()) or type(error).__name__}") from error
+        self._check_room(model, settings.limits)
+        return Engine(model, entry.name, entry.version, settings.limits, settings.device, metrics, self._writer)
 
     def _check_room(self, model: ModelFile, limits: Limits) -> None:
         if not self._max_arena_bytes:
@@ -104,3 +105,13 @@ class Loader:
                 f"its arenas need {needed} bytes for {limits.num_slots} slots, and of max_arena_bytes "
                 f"{max(0, left)} are left: give it fewer slots"
             )
+
+
+@contextmanager
+def _problems_of(path: Path) -> Iterator[None]:
+    """Whatever the readers and the runtime raise is this file's problem, and the other models go on."""
+    try:
+        yield
+    except Exception as error:
+        problem = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(problem if problem.startswith(f"{path}: ") else f"{path}: {problem}") from error

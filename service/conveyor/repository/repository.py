@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from conveyor.engine.aliases import Alias
 from conveyor.engine.engine import Engine
 from conveyor.engine.engines import Engines
 from conveyor.errors import FailedPrecondition, NotFound, Unavailable
@@ -145,7 +146,8 @@ class Repository:
 
     async def _apply(self, name: str, folder: ModelFolder | None) -> None:
         """Brings one model to what its folder says; None if it is not there any more."""
-        self.problems = {key: problem for key, problem in self.problems.items() if key[0] != name}
+        for key in [key for key in self.problems if key[0] == name]:
+            del self.problems[key]
         if folder is None:
             del self._applied[name]
             self._keep(name, set())
@@ -167,9 +169,21 @@ class Repository:
             self._problem(folder.name, 0, ModelError(found))
         wanted = settings.wanted(entries)
         served = [await self._load_first([entries[version] for version in choice], settings) for choice in wanted]
-        self._engines.set_aliases(folder.name, settings.aliases or {})
+        self._engines.set_aliases(folder.name, self._aliases(folder.name, settings.aliases or {}))
         if not missing and None not in served:
             self._keep(folder.name, served)
+
+    def _aliases(self, name: str, wanted: Mapping[str, Alias]) -> dict[str, Alias]:
+        """Those that are wanted; one whose version cannot be served stays on the version that it has, if that can."""
+        before = self._engines.aliases_of(name)
+
+        def leads(alias: Alias | None) -> bool:
+            return alias is not None and self._engines.is_open(name, alias.version)
+
+        return {
+            each: before[each] if not leads(alias) and leads(before.get(each)) else alias
+            for each, alias in wanted.items()
+        }
 
     async def _load_first(self, entries: Sequence[Entry], settings: ModelSettings) -> int | None:
         """Loads the first that can be; returns its version, or that of one which was unloaded at somebody's wish."""
@@ -275,6 +289,8 @@ class Repository:
                 return
             if (name, version) in self._unloaded | self._past:
                 raise FailedPrecondition(f"{problem}: it was unloaded")
+            if known := self.problems.get((name, version)):  # the next session is not to try it again
+                raise FailedPrecondition(f"{problem}, and cannot be: {known}")
             try:
                 folder = (await self._read()).get(name)
                 entry = next((each for each in folder.entries if each.version == version), None) if folder else None
@@ -282,6 +298,7 @@ class Repository:
                     raise FailedPrecondition(f"{problem}, and not in the server's folder")
                 engine = await self._add(entry, await asyncio.to_thread(self._loader.settings_of, folder))
             except ModelError as error:
+                self._problem(name, version, error)
                 raise FailedPrecondition(f"{problem}, and cannot be: {error}") from error
             self._dismiss(engine, lingers=True)
 

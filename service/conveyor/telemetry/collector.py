@@ -75,6 +75,10 @@ class MetricsCollector(Collector):
         yield from self._request_families()
         yield from self._model_families()
         yield from self._gauges()
+        problems = GaugeMetricFamily("conveyor_model_problems", "1 for what cannot be served as wanted.", labels=MODEL)
+        for name, version in self._metrics.problems:
+            problems.add_metric((name, str(version)), 1)
+        yield problems
         up = GaugeMetricFamily("conveyor_store_up", "1 while the store answers, or there is none.")
         up.add_metric((), float(self._metrics.engines.is_store_up))
         yield up

@@ -1,6 +1,7 @@
 """All that is counted and timed: plain numbers on the event loop, of which `collector.py` makes Prometheus's."""
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 
 from conveyor.engine.engines import Engines
 from conveyor.engine.work import BatchRecord, EndReason
@@ -98,10 +99,11 @@ class ModelMetrics:
 
 
 class Metrics:
-    """The numbers of one server. `engines` is set once they are loaded; all else is updated as it happens."""
+    """The numbers of one server. Its start sets `engines` and `problems`, the repository's; all else is counted."""
 
     def __init__(self) -> None:
         self.engines = Engines(())
+        self.problems: Mapping[tuple[str, int], str] = {}
         self.models: dict[tuple[str, int], ModelMetrics] = defaultdict(ModelMetrics)
         self.requests: Counter[tuple[str, str]] = Counter()
         self.calls: Counter[str] = Counter()
