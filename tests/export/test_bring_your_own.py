@@ -1,11 +1,13 @@
 """docs/bring-your-own.md, run as it stands, on the models of three packages; and what it says of them."""
 
+import asyncio
 import json
 import re
 import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from shutil import copy
 from typing import Any
@@ -15,8 +17,11 @@ import pytest
 import torch
 
 from conveyor.cli import main
-from conveyor.client import connect_sync
+from conveyor.client import Client, connect, connect_sync
 from conveyor.graph.model_file import read_model
+from conveyor.server import start_server
+from conveyor.settings import Settings
+from conveyor.signature import Axis
 from tests.client.serving import ServerProcess, serving
 from tests.packaged import DTLN, SILERO, folder_of, loop_of, make_frames
 
@@ -167,6 +172,28 @@ def test_names_that_tell_nothing(dtln: Path, tmp_path: Path, capsys: pytest.Capt
                 got = session.step(steps, [output])[output].numpy()
             states = {state: np.zeros((1, 2, 128, 2), np.float32)}
             np.testing.assert_allclose(got, loop_of(path, {stream: steps}, states, output), atol=1e-5)
+
+
+async def test_batches_where_the_graph_says_one(silero: Path, tmp_path: Path) -> None:
+    """A person may know better: sessions share runs then, and each is answered as by the file's own loop."""
+    path = Path(copy(silero / "silero_vad_openvino_16k.onnx", tmp_path / "vad.onnx"))
+    signature = read_model(path).signature
+    assert signature.unbatched
+    roles = zip(("inputs", "states", "outputs"), ((576,), (2, 128), (1,)), (0, 1, 0), strict=True)
+    batched = {role: (replace(getattr(signature, role)[0], shape=s, axis=Axis(batch=b)),) for role, s, b in roles}
+    (tmp_path / "vad.signature.json").write_text(replace(signature, **batched).to_json())
+
+    async def run(client: Client, seed: int) -> None:
+        frames, states = make_frames(12, seed), {"state": np.zeros((2, 1, 128), np.float32)}
+        async with client.open() as session:
+            got = (await session.step(frames, ["output"]))["output"].numpy()
+        expected = loop_of(silero / "silero_vad_openvino_16k.onnx", {"input": frames[:, None]}, states, "output")
+        np.testing.assert_allclose(got, expected[:, 0], atol=1e-5)
+
+    settings = Settings(models=path, port=0, metrics_port=0, store="none", num_threads=1)
+    async with await start_server(settings) as server, connect(server.address) as client:
+        await asyncio.gather(*(run(client, seed) for seed in range(4)))
+        assert max(server.metrics.of_model("vad", 1).runs_of_size) > 1
 
 
 @pytest.fixture(scope="module")

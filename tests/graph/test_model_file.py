@@ -286,8 +286,8 @@ STATE = Axis(batch=1)
         ("states", StateSpec("h", "float32", (1, 9), STATE, "h_out"), "input h: axis 2 should be 9 long, it is 16"),
         (
             "states",
-            StateSpec("h", "float32", (1, 16), Axis(batch=0), "h_out"),
-            "input h: axis 0 is the batch axis, but",
+            StateSpec("h", "float32", (1, 16), Axis(batch=2), "h_out"),
+            "input h: axis 2 is the batch axis, but",
         ),
         ("states", StateSpec("h", "float32", (1, 16), STATE, "h_new"), "output h_new: the signature names it, but the"),
         (

@@ -189,7 +189,7 @@ def _check_lengths(kind: str, spec: TensorSpec, name: str, got: list[int | None]
     lengths = iter(spec.shape)
     for axis, length in enumerate(got):
         if axis == spec.axis.batch:
-            if length is not None:
+            if length not in (None, 1):  # what was exported for one may do for more: a trial finds out
                 raise ModelError(f"{kind} {name}: axis {axis} is the batch axis, but the graph fixes it to {length}")
         elif axis == spec.axis.time:
             if length is not None and length != fixed_steps:

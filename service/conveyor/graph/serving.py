@@ -97,6 +97,8 @@ def build_serving_graph(model: ModelFile, *, num_rows: int | None, scatter: Scat
     signature = model.signature
     initialiser = initialiser_model(model.proto, signature)
     proto = step_model(model.proto, signature)
+    if _is_made_for_one(proto, signature):
+        del proto.graph.value_info[:]  # lengths inside say so too
     can_batch = not (signature.unbatched or model.alone_because)
     reason = _make_ragged(proto, signature, can_batch=can_batch)
     arenas = pack_states(signature)
@@ -108,6 +110,15 @@ def build_serving_graph(model: ModelFile, *, num_rows: int | None, scatter: Scat
     _declare(proto, signature, arenas, num_rows, batch, is_ragged=not reason)
     check_arena_order(proto)
     return ServingGraph(proto, signature, arenas, contexts, initialiser, _max_steps(signature), can_batch, reason)
+
+
+def _is_made_for_one(proto: ModelProto, signature: Signature) -> bool:
+    """True if the graph has a batch of one session where the signature has a batch."""
+    axes = {spec.name: spec.axis.batch for spec in (*signature.fed, *signature.states, *signature.outputs)}
+    axes |= {state.output: state.axis.batch for state in signature.states}
+    shapes = [(value.type.tensor_type.shape.dim, axes.get(value.name)) for value in proto.graph.input]
+    shapes += [(value.type.tensor_type.shape.dim, axes.get(value.name)) for value in proto.graph.output]
+    return any(axis is not None and len(dims) > axis and dims[axis].dim_value == 1 for dims, axis in shapes)
 
 
 def _max_steps(signature: Signature) -> int | None:
@@ -183,7 +194,7 @@ def _declare(
 
 
 def _declare_streams(values: Any, specs: Sequence[TensorSpec]) -> None:
-    """Says where batch and time are: a foreign graph may declare lengths of 0, symbols that lie, or nothing.
+    """Says where batch and time are: a foreign graph may declare lengths of 0 or 1, symbols that lie, or nothing.
 
     Lengths that the graph leaves open stay so: with them onnxruntime would refuse branches that are for other lengths.
     """
@@ -194,9 +205,11 @@ def _declare_streams(values: Any, specs: Sequence[TensorSpec]) -> None:
 def _declared(value: ValueInfoProto, spec: TensorSpec) -> ValueInfoProto:
     lengths: list[int | str | None] = [dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
     lengths = lengths or [None] * spec.rank
-    for place, symbol in ((spec.axis.batch, BATCH), (spec.axis.time, TIME)):
-        if place is not None and lengths[place] is None:
-            lengths[place] = symbol
+    batch, time = spec.axis.batch, spec.axis.time
+    if batch is not None and lengths[batch] in (None, 1):
+        lengths[batch] = BATCH
+    if time is not None and lengths[time] is None:
+        lengths[time] = TIME
     return value_info(spec.name, spec.dtype, lengths)
 
 
