@@ -74,6 +74,7 @@ def test_versions_that_are_not_there_are_named(tmp_path: Path) -> None:
     ("text", "problems"),
     [
         ("versions", ["not TOML"]),
+        pytest.param("versions = " + "[" * 10_000, ["not TOML"], id="nested"),
         ('versions = "newest"', ["""versions: must be "latest", "all" or a list of numbers from 1, got 'newest'"""]),
         ("versions = []", ["versions: must be"]),
         ("versions = [0]", ["versions: must be"]),

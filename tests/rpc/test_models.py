@@ -1,7 +1,9 @@
 """Models that come, change and go while the server runs."""
 
 import asyncio
+import json
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from conveyor.engine.aliases import Alias, shared_version
 from conveyor.server import Server
 from conveyor.v1 import model_pb2, sequence_service_pb2_grpc, session_pb2, step_pb2
-from tests.foreign import make_endless, save_foreign
+from tests.foreign import make_bomb, make_endless, save_foreign
 from tests.processes import children_of
 from tests.rpc.conftest import StartServer
 from tests.rpc.requests import failure_of, open_session, step, until
@@ -473,6 +475,37 @@ async def test_a_number_that_is_free_again_is_taken(shelf: Shelf, start: StartSe
         assert walker.failure is None
         await until_versions(stub, {1: "ready"})
         assert server.engines.of_model("lm").fingerprint != before
+
+
+async def test_hostile_files(shelf: Shelf, start: StartServer) -> None:
+    """Whatever is loaded beside it, and whoever it says has written it, a session is answered as if nothing were."""
+    server = await start(trial_seconds=3, trial_bytes=6 * 1024**3)
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stub: Any = sequence_service_pb2_grpc.SequenceServiceStub(channel)
+        walker = await Walker(stub).open()
+        step = {
+            "format": 1,
+            "outputs": [{"name": "y"}],
+            "states": [{"name": "h", "output": "hn"}],
+            "inputs": [{"name": "x"}],
+        }
+        bomb = make_bomb()
+        for role in ("inputs", "outputs", "states"):
+            step[role][0] |= {"dtype": "float32", "shape": [3], "axis": {"batch": 0}}
+        bomb.metadata_props.add(key="conveyor.signature", value=json.dumps(step))
+        garbage = random.Random(0).randbytes(1000)
+        for name, content, problem in (
+            ("bomb", bomb.SerializeToString(), "Failed to allocate memory"),
+            ("endless", make_endless().SerializeToString(), "within 3 s"),
+            ("garbage", garbage, "not an ONNX file"),
+        ):
+            (shelf.root / name / "1").mkdir(parents=True)
+            (shelf.root / name / "1" / "model.onnx").write_bytes(content)
+            assert problem in (await failure_of(load(stub, name))).message
+            await walker.advance()
+        await walker.close()
+        assert walker.failure is None
+        assert len((await list_models(stub)).problems) == 3
 
 
 async def test_a_server_stops_while_it_loads(shelf: Shelf, start: StartServer) -> None:

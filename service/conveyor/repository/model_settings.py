@@ -58,7 +58,7 @@ def read_settings(path: Path, limits: Limits, device: Device) -> ModelSettings:
         table = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not TOML: {error}") from error
     problems = list(_problems(table))
     given = {name: value for name, value in table.items() if not any(p.startswith(f"{name}: ") for p in problems)}

@@ -262,6 +262,8 @@ def _tensor(raw: dict[str, Any]) -> dict[str, Any]:
     for key in _FLAGS:
         if not isinstance(raw.get(key, False), bool):
             raise TypeError(f"{raw['name']}: {key} {raw[key]!r} is neither true nor false")
+    if None in fields["shape"]:
+        raise TypeError(f"{raw['name']}: shape has null where a length is still to be said")
     if not all(isinstance(length, int) for length in fields["shape"]):
         raise TypeError(f"{raw['name']}: shape {raw['shape']!r} is not a list of lengths")
     for key in ("initial", "default"):
