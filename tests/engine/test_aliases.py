@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from conveyor.engine.aliases import Alias, shared_version
+from conveyor.engine.aliases import Alias, moved, shared_version
 
 IDS = [f"session-{number}" for number in range(10_000)]
 
@@ -40,3 +40,16 @@ def test_the_rest_is_the_newest_without_a_stable_version() -> None:
     """0 stands for it."""
     assert {shared_version({"canary": Alias(4, 10), "old": Alias(1)}, "lm", each) for each in IDS} == {4, 0}
     assert shared_version({}, "lm", "x") == 0
+
+
+def test_aliases_move_where_they_can() -> None:
+    """One whose version is not open stays as it was; if that is not open either, it moves all the same."""
+    before = {"stable": Alias(1), "canary": Alias(2, 10), "old": Alias(3)}
+    wanted = {"stable": Alias(2), "canary": Alias(4, 50), "new": Alias(4, 5), "old": Alias(4)}
+
+    assert moved(before, wanted, {1, 2}) == {
+        "stable": Alias(2),
+        "canary": Alias(2, 10),
+        "new": Alias(4, 5),
+        "old": Alias(4),
+    }

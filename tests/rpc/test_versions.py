@@ -20,6 +20,7 @@ from tests.rpc.shelf import Shelf, Walker, load, versions
 numbers = st.integers(1, 4)
 actions = st.one_of(
     st.tuples(st.just("add"), numbers),
+    st.tuples(st.just("spoil"), numbers),
     st.tuples(st.just("remove"), numbers),
     st.tuples(st.just("policy"), st.sampled_from(["latest", "all"])),
     st.tuples(st.just("load")),
@@ -39,27 +40,46 @@ class World:
     def __init__(self, shelf: Shelf, stub: Any) -> None:
         self.shelf, self.stub = shelf, stub
         self.on_disk, self.policy = {1}, "latest"
+        self.bad: set[int] = set()  # of those on disk
         self.open_versions = {1}
         self.walkers: list[Walker] = []
         self.doomed: list[Walker] = []
 
     async def do_add(self, number: int) -> None:
-        if number not in self.on_disk:
+        if number not in self.on_disk - self.bad:
             self.shelf.add(number)
             self.on_disk.add(number)
+            self.bad.discard(number)
+
+    async def do_spoil(self, number: int) -> None:
+        if number not in self.on_disk and number not in await versions(self.stub):
+            self.shelf.add(number)
+            (self.shelf.path / str(number) / "model.onnx").write_bytes(b"no model")
+            self.on_disk.add(number)
+            self.bad.add(number)
 
     async def do_remove(self, number: int) -> None:
         if len(self.on_disk) > 1:
             self.shelf.remove(number)
             self.on_disk.discard(number)
+            self.bad.discard(number)
 
     async def do_policy(self, policy: str) -> None:
         self.policy = policy
         self.shelf.settings(f'versions = "{policy}"')
 
     async def do_load(self) -> None:
-        await load(self.stub)
-        self.open_versions = set(self.on_disk) if self.policy == "all" else {max(self.on_disk)}
+        good = self.on_disk - self.bad
+        wanted = good if self.policy == "all" else {max(good)} if good else set[int]()
+        if tried := {number for number in self.bad if self.policy == "all" or number > max(good, default=0)}:
+            refused = await failure_of(load(self.stub))
+            assert all(
+                f"{self.shelf.path}/{number}/model.onnx: not an ONNX file" in refused.message for number in tried
+            )
+        else:
+            await load(self.stub)
+        nothing_leaves = tried and (self.policy == "all" or not good)
+        self.open_versions = self.open_versions | wanted if nothing_leaves else wanted
 
     async def do_roll(self, number: int) -> None:
         """Onwards or back: this version alone is wanted, and a client comes to it."""

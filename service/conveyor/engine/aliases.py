@@ -1,6 +1,6 @@
 """Names of versions of a model, and the share of the new sessions that each takes. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -14,6 +14,14 @@ class Alias:
 
     version: int
     percent: int = 0
+
+
+def moved(before: Mapping[str, Alias], wanted: Mapping[str, Alias], open_versions: Collection[int]) -> dict[str, Alias]:
+    """The aliases that are wanted; one whose version is not open stays where it was, if that is."""
+    staying = {name: alias for name, alias in before.items() if alias.version in open_versions}
+    return {
+        name: alias if alias.version in open_versions else staying.get(name, alias) for name, alias in wanted.items()
+    }
 
 
 def shared_version(aliases: Mapping[str, Alias], model: str, session_id: str) -> int:

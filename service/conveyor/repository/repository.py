@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping,
 from pathlib import Path
 from typing import Any
 
-from conveyor.engine.aliases import Alias
+from conveyor.engine.aliases import Alias, moved
 from conveyor.engine.engine import Engine
 from conveyor.engine.engines import Engines
 from conveyor.errors import FailedPrecondition, NotFound, Unavailable
 from conveyor.graph.errors import ModelError
+from conveyor.repository.changes import Changes
 from conveyor.repository.departure import Departure
 from conveyor.repository.folder import Entry, Mark, ModelFolder, read_folder
 from conveyor.repository.loader import Loader
@@ -43,8 +44,7 @@ class Repository:
         self._marks: dict[Key, Mark] = {}  # of the loaded versions' files, as they were loaded
         self._unloaded: set[Key] = set()  # at somebody's wish, until the model is loaded at somebody's wish
         self._past: set[Key] = set()  # their time is over: a stored session does not bring them back
-        self._seen: dict[str, ModelFolder] = {}  # at the poll before
-        self._applied: dict[str, ModelFolder] = {}
+        self._changes = Changes()
         self._polling: asyncio.Task[None] | None = None
         self._loading: set[asyncio.Task[None]] = set()
         self._is_stopped = False
@@ -128,13 +128,9 @@ class Repository:
                 log.exception("the models stay as they are")
 
     async def _poll(self) -> None:
-        """Applies what has changed and then been still since the poll before: it may have been on its way here."""
         found = await self._read()
-        for name in sorted({*found, *self._applied}):
-            folder = found.get(name)
-            if folder == self._seen.get(name) and folder != self._applied.get(name):
-                await self._apply(name, folder)
-        self._seen = found
+        for name in self._changes.due(found):
+            await self._apply(name, found.get(name))
 
     async def _read(self) -> dict[str, ModelFolder]:
         try:
@@ -148,11 +144,10 @@ class Repository:
         """Brings one model to what its folder says; None if it is not there any more."""
         for key in [key for key in self.problems if key[0] == name]:
             del self.problems[key]
+        self._changes.apply(name, folder)
         if folder is None:
-            del self._applied[name]
-            self._keep(name, set())
+            self._keep(name, ())
         else:
-            self._applied[name] = folder
             try:
                 await self._load_wanted(folder)
             except ModelError as error:
@@ -169,21 +164,14 @@ class Repository:
             self._problem(folder.name, 0, ModelError(found))
         wanted = settings.wanted(entries)
         served = [await self._load_first([entries[version] for version in choice], settings) for choice in wanted]
-        self._engines.set_aliases(folder.name, self._aliases(folder.name, settings.aliases or {}))
+        self._move_aliases(folder.name, settings.aliases or {})
         if not missing and None not in served:
             self._keep(folder.name, served)
 
-    def _aliases(self, name: str, wanted: Mapping[str, Alias]) -> dict[str, Alias]:
-        """Those that are wanted; one whose version cannot be served stays on the version that it has, if that can."""
-        before = self._engines.aliases_of(name)
-
-        def leads(alias: Alias | None) -> bool:
-            return alias is not None and self._engines.is_open(name, alias.version)
-
-        return {
-            each: before[each] if not leads(alias) and leads(before.get(each)) else alias
-            for each, alias in wanted.items()
-        }
+    def _move_aliases(self, name: str, wanted: Mapping[str, Alias]) -> None:
+        known = [engine.version for engine in self._engines.all() if engine.name == name]
+        open_versions = [version for version in known if self._engines.is_open(name, version)]
+        self._engines.set_aliases(name, moved(self._engines.aliases_of(name), wanted, open_versions))
 
     async def _load_first(self, entries: Sequence[Entry], settings: ModelSettings) -> int | None:
         """Loads the first that can be; returns its version, or that of one which was unloaded at somebody's wish."""
@@ -256,8 +244,8 @@ class Repository:
         del self._departures[key]
         if departure.is_over:
             self._past.add(key)
-        for name, _ in self.problems:  # there is more room now, or a number is free: the next poll tries again
-            self._applied.pop(name, None)
+        for name, _ in self.problems:  # there is more room now, or a number is free
+            self._changes.try_again(name)
 
     def _call_back(self, engine: Engine) -> None:
         if departure := self._departures.pop((engine.name, engine.version), None):
