@@ -197,19 +197,49 @@ async def test_a_model_that_leaves_can_be_called_back(stub: Any) -> None:
 
 
 async def test_stored_sessions_outlive_their_models_unloading(stub: Any, start: StartServer, tmp_path: Path) -> None:
-    """They cannot be stepped meanwhile, and are told why; loaded again, they go on as if nothing had been."""
-    server = await start(store="sqlite", state_dir=tmp_path / ".state")
+    """Spilled or not, they cannot be stepped meanwhile, and are told why; loaded again, they go on."""
+    server = await start(store="sqlite", state_dir=tmp_path / ".state", num_slots=2, max_batch=1)
     async with grpc.aio.insecure_channel(server.address) as channel:
         stub = sequence_service_pb2_grpc.SequenceServiceStub(channel)
-        walker = await Walker(stub).open()
-        await walker.advance()
-        await unload(stub, seconds=0)
-        await walker.stop()
-        refused = await failure_of(step(stub, walker.session_id, [1], position=walker.position))
-        assert refused.code is grpc.StatusCode.FAILED_PRECONDITION
-        assert "model lm version 1 is not loaded here: it was unloaded" in refused.message
+        walkers = [await Walker(stub).open() for _ in range(5)]
+        for walker in walkers:
+            await walker.advance()
+        assert server.engines.of_model("lm").stats().num_spilled
+        assert (await unload(stub, seconds=0)).num_ended_sessions == 5
+        for walker in walkers:
+            await walker.stop()
+            refused = await failure_of(step(stub, walker.session_id, [1], position=walker.position))
+            assert refused.code is grpc.StatusCode.FAILED_PRECONDITION
+            assert "model lm version 1 is not loaded here: it was unloaded" in refused.message
         await load(stub)
-        await walker.go_on()
+        for walker in walkers:
+            await walker.go_on()
+            await walker.advance()
+            await walker.close()
+            assert walker.failure is None
+
+
+async def test_stored_sessions_wait_for_a_version_that_is_gone(
+    shelf: Shelf, start: StartServer, tmp_path: Path
+) -> None:
+    """A server without it in its folder says so and leaves them alone; put back, it is loaded for them."""
+    fields = {"store": "sqlite", "state_dir": tmp_path / ".state"}
+    first = await start(**fields)
+    async with grpc.aio.insecure_channel(first.address) as channel:
+        walker = await Walker(sequence_service_pb2_grpc.SequenceServiceStub(channel)).open()
+        await walker.advance()
+        await walker.stop()
+        await first.drain()
+    shelf.add(2)
+    shelf.remove(1)
+    second = await start(**fields)
+    async with grpc.aio.insecure_channel(second.address) as channel:
+        stub: Any = sequence_service_pb2_grpc.SequenceServiceStub(channel)
+        refused = await failure_of(walker.go_on(stub))
+        assert refused.code is grpc.StatusCode.FAILED_PRECONDITION
+        assert "model lm version 1 is not loaded here, and not in the server's folder" in refused.message
+        shelf.add(1)
+        await walker.go_on(stub)
         await walker.advance()
         await walker.close()
         assert walker.failure is None

@@ -56,7 +56,9 @@ async def try_file(path: Path, bounds: Bounds) -> Verdict:
         said, complaints = await asyncio.shield(asyncio.to_thread(process.communicate, order))
     finally:
         process.kill()
-    found = json.loads(said) if said else {"error": f"{path}: {_fate(process.returncode, complaints, bounds)}"}
+    if not said:
+        raise ModelError(f"{path}: {_fate(process.returncode, complaints, bounds)}")
+    found = json.loads(said.splitlines()[-1])  # whatever else the libraries had to say
     if "error" in found:
         raise ModelError(found["error"])
     return Verdict(**found)

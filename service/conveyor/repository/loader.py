@@ -89,8 +89,8 @@ class Loader:
         if model.source != "metadata":
             found = {"model": entry.name, "source": model.source, "why": "; ".join(model.decisions)}
             log.info("signature found", extra=found)
-        metrics = self._metrics.of_model(entry.name, entry.version)
         self._check_room(model, settings.limits)
+        metrics = self._metrics.of_model(entry.name, entry.version)
         return Engine(model, entry.name, entry.version, settings.limits, settings.device, metrics, self._writer)
 
     def _check_room(self, model: ModelFile, limits: Limits) -> None:
