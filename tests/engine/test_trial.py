@@ -179,6 +179,27 @@ async def test_rows_that_are_steps_of_a_sequence(tmp_path: Path) -> None:
     np.testing.assert_allclose(got, sequences + sequences.mean(axis=1, keepdims=True))
 
 
+async def test_sequences_that_are_steps(tmp_path: Path) -> None:
+    """A graph that looks at whole sequences is refused as one of steps, and serves as one of sequences, batched."""
+    mean = helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1], keepdims=1)
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["B", "T", 3]) for n in ("x", "y")]
+    graph = helper.make_graph([mean, helper.make_node("Add", ["x", "mean"], ["y"])], "g", values[:1], values[1:])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = save_foreign(tmp_path, proto)
+    with pytest.raises(ModelError, match=r"steps that run together .* in y: the time axes .* axis\.time is null then"):
+        await try_file(path, BOUNDS)
+
+    whole = (5, 3), Axis(batch=0)
+    signature = Signature((TensorSpec("x", "float32", *whole),), (), (OutputSpec("y", "float32", *whole),))
+    save_foreign(tmp_path, proto, signature)
+    settings = Settings(models=path, port=0, metrics_port=0, store="none", num_threads=1)
+    sequences = np.arange(30, dtype=np.float32).reshape(2, 5, 3)
+    async with await start_server(settings) as server, connect(server.address) as client, client.open() as session:
+        assert server.engines.of_model("model").max_batch > 1
+        got = (await session.step(sequences, ["y"]))["y"].numpy()
+    np.testing.assert_allclose(got, sequences + sequences.mean(axis=1, keepdims=True))
+
+
 async def test_what_is_too_large(tmp_path: Path) -> None:
     """A state that no memory could hold for many is refused by its name."""
     proto, signature = make_sums(0, 1)
