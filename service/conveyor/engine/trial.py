@@ -66,7 +66,7 @@ async def try_file(path: Path, bounds: Bounds) -> Verdict:
 
 def _fate(status: int, complaints: bytes, bounds: Bounds) -> str:
     if status == -signal.SIGALRM:
-        return f"did not load and make a step within {bounds.seconds} s"
+        return f"did not load and make a step within {bounds.seconds} s, its trial_seconds"
     if status < 0:
         return f"its trial ended with {signal.Signals(-status).name}"
     said = complaints.decode(errors="replace").strip().splitlines() or [f"status {status}"]
@@ -89,7 +89,7 @@ def _found(path: Path, bounds: Bounds) -> dict[str, str]:
     try:
         return asdict(_verdict(path, bounds))
     except MemoryError:
-        return {"error": f"{path}: it takes more than {bounds.num_bytes} bytes of memory"}
+        return {"error": f"{path}: it takes more than {bounds.num_bytes} bytes of memory, its trial_bytes"}
     except ModelError as error:
         message = str(error)
         return {"error": message if message.startswith(str(path)) else f"{path}: {message}"}
