@@ -169,21 +169,24 @@ async def test_what_cannot_be_served_has_its_reason(models: Path, oip: Any) -> N
     assert response.models[1].reason == refused.message
 
 
-async def test_torn_files_hurt_nobody(models: Path, oip: Any) -> None:
+async def test_torn_files_hurt_nobody(models: Path, start: StartServer) -> None:
     """Each is served or refused with a reason, and a sequence that goes on meanwhile is what it is without them."""
     sound, chance = (models / "lm" / "1" / "model.onnx").read_bytes(), random.Random(5)
-    whole = await oip.ModelInfer(step_of(1, *range(8), sequence_start=True))
-    steps, refusals = [], []
-    for number in range(8):
-        steps.append((await infer(oip, 2, number, sequence_start=number == 0)).raw_output_contents[0])
-        path = models / "lm" / str(number + 2) / "model.onnx"
-        path.parent.mkdir()
-        path.write_bytes(torn(sound, chance))
-        try:
-            await load(oip)
-        except grpc.aio.AioRpcError as error:
-            refusals.append((error.code(), f"{path}: " in str(error.details())))
-        rmtree(path.parent)
+    server = await start(trial_seconds=60)
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        oip: Any = inference_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        whole = await oip.ModelInfer(step_of(1, *range(8), sequence_start=True))
+        steps, refusals = [], []
+        for number in range(8):
+            steps.append((await infer(oip, 2, number, sequence_start=number == 0)).raw_output_contents[0])
+            path = models / "lm" / str(number + 2) / "model.onnx"
+            path.parent.mkdir()
+            path.write_bytes(torn(sound, chance))
+            try:
+                await load(oip)
+            except grpc.aio.AioRpcError as error:
+                refusals.append((error.code(), f"{path}: " in str(error.details())))
+            rmtree(path.parent)
 
     assert refusals == [(grpc.StatusCode.FAILED_PRECONDITION, True)] * len(refusals)
     assert refusals
