@@ -57,7 +57,7 @@ def torment(folder: Path, seed: int, seconds: float, num_sessions: int, num_repl
         for load in loads:
             tally += load.finish()
         tormentor.count()
-        return Report(tally, tormentor)
+        return Report(tally, tormentor, [replica.log for replica in layout.replicas])
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
-from time import monotonic
+from time import monotonic, time
 from typing import TypeVar
 
 from chaos.referee import TOLERANCE, Record, Referee
@@ -51,7 +51,7 @@ class Player:
         self._client = self._random.choice(self._clients)
         self._session: Session = await self._client.open(seed=self._seed, durability=self._durability)
         self._record: Record = self._referee.begin()
-        self._last_answer = monotonic()
+        self._last_answer = time()
         self._tally.num_sessions += 1
 
     async def play(self, end: asyncio.Event) -> None:
@@ -90,7 +90,7 @@ class Player:
             self._tally.num_failed += 1
             self._note(f"{type(error).__name__}: {error.message}")
             return
-        noticed, holder = monotonic(), await self._find_holder(self._session.id)
+        noticed, holder = time(), await self._find_holder(self._session.id)
         what = f"{self._current}: {error.message}"
         gone = Gone(self._session.id, self._durability, self._last_answer, noticed, holder, what)
         self._tally.gone.append(gone)
@@ -135,7 +135,7 @@ class Player:
             ):
                 drawn.append(token)
                 self._waited(begun)
-                begun = self._last_answer = monotonic()
+                begun, self._last_answer = monotonic(), time()
         finally:
             self._waited(begun)
             if drawn:
@@ -171,7 +171,7 @@ class Player:
         begun = monotonic()
         try:
             result = await answer
-            self._last_answer = monotonic()
+            self._last_answer = time()
             return result
         finally:
             self._waited(begun)

@@ -1,21 +1,21 @@
 """What came of a run: the counts that must be 0, and those that are good to know."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from chaos.tally import Gone, Pause, Tally
-from chaos.tormentor import Tormentor
-
-# A last answer may be read somewhat later than it was sent.
-_LATE_SECONDS = 3.0
+from chaos.tormentor import KILLED, Tormentor
+from chaos.trail import trails_of
 
 
 class Report:
-    """Judges a tally by what the tormentor has done."""
+    """Judges a tally by what the tormentor has done, and by the replicas' logs."""
 
-    def __init__(self, tally: Tally, tormentor: Tormentor) -> None:
+    def __init__(self, tally: Tally, tormentor: Tormentor, logs: Iterable[Path]) -> None:
         self.tally = tally
         self.tormentor = tormentor
-        self.killed = [gone for gone in tally.gone if _was_killed(gone, tormentor.kills)]
+        self._trails = trails_of((gone.session_id for gone in tally.gone), logs)
+        self.killed = [gone for gone in tally.gone if self._was_killed(gone)]
         self.lost = [gone for gone in tally.gone if gone not in self.killed]
 
     @property
@@ -48,7 +48,7 @@ class Report:
             f"{pause.seconds:8.1f}  seconds, the longest pause that a client saw with {name}: {pause.what}"
             for name, pause in sorted(self.pauses.items())
         ]
-        return "\n".join([*lines, *map(str, self.lost), *tally.notes])
+        return "\n".join([*lines, *self._histories(), *tally.notes])
 
     @property
     def pauses(self) -> dict[str, Pause]:
@@ -59,7 +59,17 @@ class Report:
             longest |= dict.fromkeys(causes[:1], pause)
         return longest
 
+    def _was_killed(self, gone: Gone) -> bool:
+        """True if the replica that had it last, by its log, was killed since: it may be gone then."""
+        home = self._trails[gone.session_id].home
+        if gone.durability != "none" or gone.holder or home is None:
+            return False
+        deeds = [deed for deed in self.tormentor.deeds if deed.place == home.place and deed.event == KILLED]
+        return any(home.time <= deed.time < gone.noticed for deed in deeds)
 
-def _was_killed(gone: Gone, kills: Sequence[float]) -> bool:
-    is_excused = gone.durability == "none" and not gone.holder
-    return is_excused and any(gone.last_answer - _LATE_SECONDS < kill < gone.noticed for kill in kills)
+    def _histories(self) -> Iterator[str]:
+        """Each session that was lost, with what the logs say of it amid all that was done."""
+        for gone in self.lost:
+            yield str(gone)
+            deeds = [deed for deed in self.tormentor.deeds if deed.time <= gone.noticed]
+            yield from (f"    {entry}" for entry in sorted([*deeds, *self._trails[gone.session_id].entries]))

@@ -1,12 +1,13 @@
 """What the clients have seen: counts that add up over sessions and processes."""
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """A session that the service no longer knows. Times are of the machine's monotonic clock, in seconds."""
+    """A session that the service no longer knows. Times are in seconds since 1970."""
 
     session_id: str
     durability: str
@@ -14,6 +15,16 @@ class Gone:
     noticed: float
     holder: str  # the replica that has it all the same, if there is one
     message: str
+
+    def __str__(self) -> str:
+        when = f"last answer at {clock(self.last_answer)}, gone at {clock(self.noticed)}"
+        where = f", though {self.holder} has it" if self.holder else ""
+        return f"{self.durability} session {self.session_id}: {when}{where}: {self.message}"
+
+
+def clock(time: float) -> str:
+    """The time of day of a moment in seconds since 1970, as the replicas' logs have it."""
+    return f"{datetime.fromtimestamp(time, UTC):%H:%M:%S.%f}"
 
 
 @dataclass(frozen=True, slots=True)

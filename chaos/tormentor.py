@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from random import Random
 
 from deploy.local.layout import Layout
+from deploy.local.process import Process
 from deploy.local.replica import Replica
 
 from chaos.load import Load
+from chaos.trail import Entry
 
 COUNTERS = ("conveyor_fencing_refusals_total", "conveyor_resumes_total")
+KILLED = "killed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +29,15 @@ class Torment:
 class Tormentor:
     """Torments a layout and the clients' connections; what comes when depends on `random` alone.
 
-    `done` is what was done, in order; `kills` are the times at which a replica was killed, on the machine's monotonic
-    clock; `counters` sums up the replicas' metrics over all their lives.
+    `done` is what was done, in order; `deeds` are its parts, each with what it was done to; `counters` sums up the
+    replicas' metrics over all their lives.
     """
 
     def __init__(self, layout: Layout, loads: Sequence[Load], random: Random) -> None:
         self._layout = layout
         self._loads = loads
         self._random = random
-        self.kills: list[float] = []
+        self.deeds: list[Entry] = []
         self.done: list[Torment] = []
         self.counters: Counter[str] = Counter()
 
@@ -77,31 +80,33 @@ class Tormentor:
     def _kill(self) -> None:
         replica = self._random.choice(self._layout.replicas)
         self._count(replica)
-        self.kills.append(time.monotonic())
+        self._note(replica, KILLED)
         replica.kill()
         self._wait(0, 2)
-        _start(replica)
+        self._start(replica)
 
     def _stop(self) -> None:
         self._restart(self._random.choice(self._layout.replicas))
 
     def _pause(self) -> None:
         replica = self._random.choice(self._layout.replicas)
+        self._note(replica, "paused")
         replica.pause()
         self._wait(1, 5)
+        self._note(replica, "goes on")
         replica.resume()
 
     def _kill_valkey(self) -> None:
+        self._note(self._layout.valkey, KILLED)
         self._layout.valkey.kill()
         self._wait(0, 2)
-        self._layout.valkey.start()
-        self._layout.valkey.wait_ready()
+        self._start(self._layout.valkey)
 
     def _restart_envoy(self) -> None:
+        self._note(self._layout.envoy, "stopped")
         self._layout.envoy.stop()
         self._wait(0, 1)
-        self._layout.envoy.start()
-        self._layout.envoy.wait_ready()
+        self._start(self._layout.envoy)
 
     def _cut(self) -> None:
         self._random.choice(self._loads).cut()
@@ -113,9 +118,10 @@ class Tormentor:
 
     def _restart(self, replica: Replica) -> None:
         self._count(replica)
+        self._note(replica, "stopped")
         if status := replica.stop():
             raise RuntimeError(f"{replica.name} ended with status {status} when it was asked to stop")
-        _start(replica)
+        self._start(replica)
 
     def _count(self, replica: Replica) -> None:
         for name in COUNTERS:
@@ -124,7 +130,10 @@ class Tormentor:
     def _wait(self, least: float, most: float) -> None:
         time.sleep(self._random.uniform(least, most))
 
+    def _start(self, process: Process) -> None:
+        process.start()
+        process.wait_ready()
+        self._note(process, "ready again")
 
-def _start(replica: Replica) -> None:
-    replica.start()
-    replica.wait_ready()
+    def _note(self, process: Process, deed: str) -> None:
+        self.deeds.append(Entry(time.time(), process.name, deed))
