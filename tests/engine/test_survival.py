@@ -47,6 +47,7 @@ actions = st.one_of(
     st.tuples(st.just("steps"), session_ids, replicas, st.lists(st.lists(tokens, min_size=1, max_size=5), max_size=4)),
     st.tuples(st.just("steps"), session_ids, replicas, st.lists(st.lists(tokens, min_size=1, max_size=5), max_size=4)),
     st.tuples(st.just("generate"), session_ids, replicas, st.lists(tokens, min_size=1, max_size=4), st.integers(1, 9)),
+    st.tuples(st.just("lose_answers"), session_ids, replicas, st.lists(tokens, min_size=1, max_size=4), st.booleans()),
     st.tuples(st.just("crash"), replicas),
     st.tuples(st.just("drain"), replicas),
     st.tuples(st.just("store_fails"), st.integers(1, 3)),
@@ -306,6 +307,32 @@ class World:
         log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         np.testing.assert_allclose(scores, log_probabilities[np.arange(len(drawn)), drawn], atol=TOLERANCE)
         assert drawn == expected
+
+    async def do_lose_answers(self, name: str, place: int, chunk: list[int], is_generation: bool) -> None:
+        """A server answers, and drains in that moment; the answers are lost, and asked for again at the other one."""
+        client, engines = self.clients[name], self.replicas[place].engines
+        if not await self.catch_up(name, place):
+            return
+        start, parts = client.received, [chunk] if is_generation else [chunk, chunk[:1]]
+        sinks = [FutureSink() for _ in parts]
+        with contextlib.suppress(ConveyorError):
+            engine = engines.of_session(client.session_id)
+            if is_generation:
+                engine.submit(Generation(client.session_id, list(chunk), 3, sinks[0], position=start, epoch=client.epoch))
+            else:
+                for part, sink in zip(parts, sinks, strict=True):
+                    engine.submit(_chunk(client, part, LOGITS, sink, start, client.received))
+                    start += len(part)
+            await asyncio.gather(*(sink.future for sink in sinks), return_exceptions=True)
+        await self.do_drain(place)
+        if is_generation:
+            await self.do_generate(name, 1 - place, chunk, 3)
+            return
+        for part in parts:
+            answer = await self.step(name, 1 - place, part, LOGITS)
+            if answer is None:
+                return
+            self.take(client, part, answer)
 
     async def drawn_alone(self, client: Client, prompt: list[int], max_tokens: int) -> list[int]:
         self.quiet.open(OpenOptions("quiet", seed=7))

@@ -13,7 +13,10 @@ from zlib import crc32
 
 import numpy as np
 
+from conveyor.engine.answers import decode_answers, encode_answers
+from conveyor.engine.drawn import Drawn
 from conveyor.engine.durability import Durability, Mode
+from conveyor.engine.session import Kept, can_answer
 from conveyor.engine.spilled import Rows
 from conveyor.engine.work import Start
 from conveyor.graph.arena import Arena
@@ -22,7 +25,9 @@ MAGIC = b"CVYR"
 FORMAT = 1
 HEAD, STATE = 1, 2
 _FRAME = struct.Struct("<4sHHI")  # magic, format, kind, length of the description
-_STATE = struct.Struct("<4sHHqqIB3x")  # magic, format, kind, position, pending token, remembered tokens, has a state
+_STATE = struct.Struct("<4sHHqqIB3x")  # magic, format, kind, position, pending token, remembered tokens, parts
+_ROWS, _ANSWERS = 1, 2  # parts of a checkpoint
+_LENGTH = struct.Struct("<I")  # of the answers, behind them
 _CHECKSUM = struct.Struct("<I")
 _NO_TOKEN = -1
 
@@ -48,12 +53,21 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A session at a position. `rows` by arena, None for the initial state."""
+    """A session at a position. `rows` by arena, None for the initial state.
+
+    `kept` and `drawn` are its answers that the client may not have, if these are to go on with it.
+    """
 
     position: int
     pending: int | None
     seen: Sequence[int] | None
     rows: Rows | None
+    kept: tuple[Kept, ...] = ()
+    drawn: Drawn | None = None
+
+    def answers_from(self, received: int) -> bool:
+        """True if a client with the answers up to `received` can go on from here."""
+        return can_answer(received, self.position, self.kept, self.drawn)
 
 
 def encode_head(head: Head, arenas: Sequence[Arena]) -> bytes:
@@ -103,9 +117,12 @@ def encode_state(state: State, arenas: Sequence[Arena]) -> bytes:
     pending = _NO_TOKEN if state.pending is None else state.pending
     # One more than their number, so that none remembered differs from remembering none.
     num_seen = 0 if state.seen is None else len(state.seen) + 1
-    fixed = _STATE.pack(MAGIC, FORMAT, STATE, state.position, pending, num_seen, state.rows is not None)
+    answers = encode_answers(state.kept, state.drawn)
+    length = _LENGTH.pack(len(answers)) if answers else b""
+    parts = _ROWS * (state.rows is not None) | _ANSWERS * bool(answers)
+    fixed = _STATE.pack(MAGIC, FORMAT, STATE, state.position, pending, num_seen, parts)
     seen = np.array(state.seen, "<i8").tobytes() if state.seen else b""
-    frame = b"".join((fixed, seen, _raw(state.rows, arenas)))
+    frame = b"".join((fixed, seen, _raw(state.rows, arenas), answers, length))
     return frame + _CHECKSUM.pack(crc32(frame))
 
 
@@ -118,15 +135,26 @@ def decode_state(data: bytes, arenas: Sequence[Arena]) -> State:
     body = _checked(data, STATE)
     if len(body) < _STATE.size:
         raise CheckpointError("it is too short for a checkpoint")
-    *_, position, pending, num_seen, has_rows = _STATE.unpack_from(body)
+    *_, position, pending, num_seen, parts = _STATE.unpack_from(body)
     end = _STATE.size + 8 * max(0, num_seen - 1)
     if position < 0 or len(body) < end:
         raise CheckpointError("its fields contradict each other")
     seen = np.frombuffer(body[_STATE.size : end], "<i8").tolist() if num_seen else None
-    rows = decode_rows(body[end:], arenas) if has_rows else None
-    if not has_rows and len(body) > end:
+    body, answers = _split(body, end) if parts & _ANSWERS else (body, ((), None))
+    rows = decode_rows(body[end:], arenas) if parts & _ROWS else None
+    if rows is None and len(body) > end:
         raise CheckpointError("there is more than a checkpoint")
-    return State(position, None if pending == _NO_TOKEN else pending, seen, rows)
+    return State(position, None if pending == _NO_TOKEN else pending, seen, rows, *answers)
+
+
+def _split(body: bytes, start: int) -> tuple[bytes, tuple[tuple[Kept, ...], Drawn | None]]:
+    """What comes before the answers, and these."""
+    end = len(body) - _LENGTH.size
+    first = end - _LENGTH.unpack_from(body, end)[0]
+    try:
+        return body[:first], decode_answers(body[max(first, start) : end])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"its answers cannot be read: {error}") from None
 
 
 def decode_rows(data: bytes, arenas: Sequence[Arena]) -> Rows:

@@ -2,6 +2,8 @@
 
 from array import array
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import Any, Self
 
 from conveyor.engine.work import Generation, Sampling, Token
 
@@ -29,6 +31,32 @@ class Drawn:
         self._tokens = array("q")
         self._scores = array("f")
         self._alternatives: list[tuple[list[int], list[float]]] = []
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> Self:
+        """What `fields` gave, be it as JSON has it."""
+        drawn = cls.__new__(cls)
+        seed, sampling, top_k = fields["wishes"]
+        drawn._start, drawn._prompt, drawn._first = fields["start"], fields["prompt"], fields["first"]
+        drawn._wishes = seed, Sampling(**sampling), top_k
+        drawn.resent = fields["resent"]
+        drawn._tokens, drawn._scores = array("q", fields["tokens"]), array("f", fields["scores"])
+        drawn._alternatives = [(tokens, scores) for tokens, scores in fields["alternatives"]]
+        return drawn
+
+    def fields(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        seed, sampling, top_k = self._wishes
+        return {
+            "start": self._start,
+            "prompt": self._prompt,
+            "first": self._first,
+            "wishes": (seed, asdict(sampling), top_k),
+            "resent": self.resent,
+            "tokens": self._tokens.tolist(),
+            "scores": self._scores.tolist(),
+            "alternatives": self._alternatives,
+        }
 
     def add(self, token: Token) -> None:
         """Keeps one more; the oldest go when there are many."""

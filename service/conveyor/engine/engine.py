@@ -199,8 +199,10 @@ class Engine:
         start = replace(start_from(head, state), age=max(0.0, now - head.opened))
         remaining = max(0.001, head.lifetime_ends - now)
         self.open(OpenOptions(session_id, head.seed, head.idle_timeout, remaining), start)
+        session = self._core.table.get(session_id)
+        session.kept, session.drawn = state.kept, state.drawn
         if stored.durability.mode is not Mode.NONE:
-            self._core.table.get(session_id).stored = stored
+            session.stored = stored
         self._observer.session_resumed()
 
     async def state_of(self, session_id: str, position: int | None) -> tuple[Head, State]:

@@ -3,10 +3,13 @@
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import compress
 from math import inf
+from operator import not_
 from time import monotonic, time
 
 from conveyor.engine.checkpoint import Head, State, decode_rows, decode_state, encode_head, encode_state
@@ -14,7 +17,7 @@ from conveyor.engine.core import Core
 from conveyor.engine.durability import Durability, Mode, Stored
 from conveyor.engine.runner import Runner
 from conveyor.engine.session import Session
-from conveyor.engine.store_writer import StoreWriter, no_answer, store_answers
+from conveyor.engine.store_writer import StoreWriter, first_of_call, no_answer, store_answers
 from conveyor.engine.work import EndReason, Observer
 from conveyor.errors import Aborted, AlreadyExists, FailedPrecondition, Unavailable
 from conveyor.store import Save, Saved, StoreError
@@ -25,6 +28,7 @@ log = logging.getLogger("conveyor.engine")
 # read from the arena at once while all else waits.
 MAX_UNDER_WAY = 1024
 POLL_SECONDS = 0.01
+RETRY_SECONDS = 0.1  # until a record that the store did not make at a drain is tried again
 RENEWAL_SECONDS = 5.0  # between two times of storing everything anew
 
 
@@ -131,6 +135,8 @@ class Persistence:
             raise FailedPrecondition("durability: the server has no store")
         session.stored = Stored(durability)
         state = self.states_of([session])[0]
+        if durability.mode is Mode.NONE:  # at a drain: there is no checkpoint before this one to answer again from
+            state = replace(state, kept=session.unread, drawn=session.drawn)
         save = self._save_of(session, session.stored, state, monotonic(), self.encode_head(self.head_of(session)))
         with store_answers():
             epoch = await self._writer.create(save)
@@ -250,10 +256,19 @@ class Persistence:
             log.error("%d sessions could not be stored in time: they are where their last checkpoint is", lost)
 
     async def _create_all(self, sessions: Sequence[Session]) -> None:
-        for first in range(0, len(sessions), MAX_UNDER_WAY):
-            await asyncio.gather(*map(self._create_drained, sessions[first : first + MAX_UNDER_WAY]))
-            if self._writer is not None and not self._writer.is_up:
-                break
+        """Makes records of sessions that had none, again and again for those that the store did not take."""
+        waiting = deque(sessions)
+        while waiting:
+            some = [waiting.popleft() for _ in range(first_of_call(map(self._num_bytes, waiting)))]
+            is_over = await asyncio.gather(*map(self._create_drained, some))
+            if not all(is_over):
+                waiting.extend(compress(some, map(not_, is_over)))
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def _num_bytes(self, session: Session) -> int:
+        """About what the session takes in the store."""
+        states = sum(arena.row_bytes for arena in self.arenas)
+        return states + sum(kept.num_bytes for kept in session.unread)
 
     async def _saved(self, sessions: Sequence[Session]) -> None:
         """Waits until all these are in the store."""
@@ -262,11 +277,14 @@ class Persistence:
                 self.save_due(monotonic())
                 await asyncio.sleep(POLL_SECONDS)
 
-    async def _create_drained(self, session: Session) -> None:
+    async def _create_drained(self, session: Session) -> bool:
+        """Makes the record of a session without durability; False if the store may yet take it."""
         try:
             await self.create(session, Durability(Mode.NONE))
-        except (Aborted, AlreadyExists, Unavailable):  # Aborted: it was out of time during a run
+        except (Aborted, AlreadyExists, Unavailable) as error:  # Aborted: it was out of time during a run
             session.stored = None
+            return isinstance(error, AlreadyExists)
+        return True
 
     def _deliver_soon(self) -> None:
         # Once for all that one call of the store brings.

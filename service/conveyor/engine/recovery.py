@@ -169,15 +169,18 @@ def _not_found(session_id: str) -> NotFound:
 
 
 def _choose(record: Record, received: int | None, engine: "Engine", head: Head, contexts: bytes) -> tuple[Head, State]:
-    """The newest sound checkpoint that the client is not behind."""
-    positions = sorted((p for p in record.checkpoints if received is None or p <= received), reverse=True)
+    """The newest sound checkpoint that the client is not behind, or that has the answers which it lacks."""
     problem = f"every checkpoint is ahead of the client, which is at {received}: {sorted(record.checkpoints)}"
-    for position in positions:
+    for position in sorted(record.checkpoints, reverse=True):
         try:
-            return engine.persistence.decode(head, contexts, record.checkpoints[position])
+            whole, state = engine.persistence.decode(head, contexts, record.checkpoints[position])
         except CheckpointError as error:
-            problem = f"the checkpoint at {position} cannot be used: {error}"
-            log.warning("session %s: %s", record.session_id, problem)
+            if received is None or position <= received:
+                problem = f"the checkpoint at {position} cannot be used: {error}"
+            log.warning("session %s: the checkpoint at %d cannot be used: %s", record.session_id, position, error)
+        else:
+            if received is None or state.answers_from(received):
+                return whole, state
     raise FailedPrecondition(f"session_id: {problem}")
 
 

@@ -2,6 +2,7 @@
 
 from array import array
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,11 @@ class Kept:
     inputs: dict[str, Array]
     want: Want
     answer: Answer
+
+    @property
+    def num_bytes(self) -> int:
+        """About what it takes in memory."""
+        return self.answer.num_bytes + sum(array.nbytes for array in self.inputs.values())
 
     def is_of(self, chunk: Chunk, num_steps: int) -> bool:
         """True if the chunk asks the same of the same inputs, from the same position on."""
@@ -76,6 +82,13 @@ class Session:
     sink: Sink | None = None  # the stream that stepped it last: hears when the session ends
 
     @property
+    def unread(self) -> tuple[Kept, ...]:
+        """The kept answers that the client may not have: none from before a generation, which it asked for since."""
+        if self.drawn is not None:
+            return ()
+        return tuple(kept for kept in self.kept if kept.answer.position > self.acknowledged)
+
+    @property
     def num_run(self) -> int:
         """Steps that its state has seen; the pending token's is still to run."""
         return self.position - (self.pending is not None)
@@ -113,6 +126,11 @@ class Session:
 
     def answers_from(self, received: int) -> bool:
         """True if all that it has answered beyond `received` is kept."""
-        if received >= self.position or any(kept.start == received for kept in self.kept):
-            return True
-        return self.drawn is not None and self.drawn.reaches(received)
+        return can_answer(received, self.position, self.kept, self.drawn)
+
+
+def can_answer(received: int, position: int, kept: Sequence[Kept], drawn: Drawn | None) -> bool:
+    """True if all that was answered between `received` and a session's position is kept."""
+    if received >= position or any(each.start == received for each in kept):
+        return True
+    return drawn is not None and drawn.reaches(received)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
@@ -16,6 +16,7 @@ log = logging.getLogger("conveyor.store")
 
 # Sessions of one call: enough to make its fixed cost small, few enough that those behind it do not wait for long.
 MAX_SAVES = 512
+MAX_SAVE_BYTES = 16 << 20  # of their checkpoints: a network has to bring them in the time of one call
 # Seconds until a store that failed is asked again.
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
@@ -23,6 +24,17 @@ FIRST_EPOCH = 1  # of a record whose id was not used before
 MAX_CLOSINGS = 100_000  # that wait for a store which is gone; beyond them records are left to expire
 
 Done = Callable[[Saved | StoreError], None]
+
+
+def first_of_call(sizes: Iterable[int]) -> int:
+    """How many of checkpoints with these sizes, in bytes, one call of the store takes; at least one if there are any."""
+    num_bytes = count = 0
+    for size in sizes:
+        num_bytes += size
+        if count == MAX_SAVES or (count and num_bytes > MAX_SAVE_BYTES):
+            break
+        count += 1
+    return count
 
 
 @contextlib.contextmanager
@@ -170,7 +182,8 @@ class StoreWriter:
         self._retry = asyncio.get_running_loop().call_later(LONGEST_PAUSE, self._news.set)
 
     async def _create(self) -> None:
-        taken, behind = self._creations[:MAX_SAVES], self._creations[MAX_SAVES:]
+        count = first_of_call(len(save.checkpoint) for save, _ in self._creations)
+        taken, behind = self._creations[:count], self._creations[count:]
         # An id that was closed during the call before is closed first, in the next round.
         self._creations = [each for each in taken if self._is_to_be_closed(each[0])] + behind
         waiting = [each for each in taken if not self._is_to_be_closed(each[0]) and self._may_be_made(*each)]
@@ -204,7 +217,8 @@ class StoreWriter:
         return not created.done()
 
     async def _save(self) -> None:
-        waiting, self._saves = self._saves[:MAX_SAVES], self._saves[MAX_SAVES:]
+        count = first_of_call(len(each.save.checkpoint) for each in self._saves)
+        waiting, self._saves = self._saves[:count], self._saves[count:]
         if not waiting:
             return
         must_replicate = any(each.must_replicate for each in waiting)
