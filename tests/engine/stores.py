@@ -51,7 +51,7 @@ class TroubledStore(MemoryStore):
             self.failed.set()
             raise StoreError("it is broken")
 
-    async def create(self, saves: Sequence[Save]) -> list[int]:
+    async def create(self, saves: Sequence[Save], *, must_replicate: bool = False) -> list[int]:
         self.calls.append(("create", len(saves)))
         await self._enter()
         epochs = await super().create(saves)
@@ -74,10 +74,10 @@ class TroubledStore(MemoryStore):
         await self._enter()
         return await super().read(session_id)
 
-    async def close(self, closings: Sequence[tuple[str, int]]) -> None:
+    async def close(self, closings: Sequence[tuple[str, int]]) -> list[bool]:
         self.calls.append(("close", len(closings)))
         await self._enter()
-        await super().close(closings)
+        return await super().close(closings)
 
     async def list(self, count: int, cursor: str = "") -> tuple[list[Record], str]:
         await self._enter()

@@ -68,7 +68,7 @@ class ShakyStore(MemoryStore):
         self._fail()
         return await super().save(saves, must_replicate=must_replicate)
 
-    async def create(self, saves: Any) -> list[int]:
+    async def create(self, saves: Any, *, must_replicate: bool = False) -> list[int]:
         self._fail()
         return await super().create(saves)
 
@@ -318,7 +318,9 @@ class World:
         with contextlib.suppress(ConveyorError):
             engine = engines.of_session(client.session_id)
             if is_generation:
-                engine.submit(Generation(client.session_id, list(chunk), 3, sinks[0], position=start, epoch=client.epoch))
+                engine.submit(
+                    Generation(client.session_id, list(chunk), 3, sinks[0], position=start, epoch=client.epoch)
+                )
             else:
                 for part, sink in zip(parts, sinks, strict=True):
                     engine.submit(_chunk(client, part, LOGITS, sink, start, client.received))

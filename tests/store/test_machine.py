@@ -123,9 +123,10 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(owner=owners, batch=batches)
     def close(self, owner: int, batch: list[str]) -> None:
         closings = [(name, self.held[owner].get(name, 1)) for name in batch]
-        self.do(self.store.close(closings))
-        for name, epoch in closings:
-            if name not in self.model or self.model[name].epoch <= epoch:
+        are_closed = self.do(self.store.close(closings))
+        assert are_closed == [name not in self.model or self.model[name].epoch <= epoch for name, epoch in closings]
+        for (name, epoch), is_closed in zip(closings, are_closed, strict=True):
+            if is_closed:
                 self.model[name] = Expected(epoch, None, {})
 
     @rule(count=st.integers(1, 5))

@@ -7,13 +7,11 @@ from typing import Any, TypeVar
 from conveyor.client.connection import Connection
 from conveyor.client.errors import ClientError, NotFound, ReplayLost, WrongPosition
 from conveyor.client.lane import Lane
-from conveyor.client.opening import resumed
+from conveyor.client.opening import FEW_DETOURS, resumed
 from conveyor.client.shards import NUM_DETOURS
 from conveyor.v1 import session_pb2, step_pb2
 
 Response = TypeVar("Response")
-
-FEW_DETOURS = 4
 
 
 async def catch_up(connection: Connection, lane: Lane, position: int, deadline: float) -> None:

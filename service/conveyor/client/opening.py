@@ -1,18 +1,22 @@
 """A session that is being opened, and the call that does it."""
 
+import asyncio
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import suppress
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from conveyor.client.connection import Connection
-from conveyor.client.errors import AlreadyExists, DeadlineExceeded, NotFound, Unavailable
+from conveyor.client.backoff import Backoff
+from conveyor.client.connection import Connection, pause
+from conveyor.client.errors import AlreadyExists, ClientError, DeadlineExceeded, NotFound, Unavailable
+from conveyor.client.patience import Patience
 from conveyor.client.shards import NUM_DETOURS, detours
 from conveyor.v1 import session_pb2
 
 if TYPE_CHECKING:
     from conveyor.client.session import Session
 
+FEW_DETOURS = 4  # that are tried at once
 _DETOUR_SECONDS = 1.0
 
 
@@ -48,21 +52,68 @@ async def resumed(
     """Takes a session up, and tells which value of the shards' header led to it.
 
     One that is not stored is known to one server alone. Since it came there, servers may have come or gone and its
-    shard may lead to another: so `num_detours` others are tried. `seconds` is how long the first may take, by default
-    as any call.
+    shard may lead to another: so `num_detours` others are tried. A server that does not say whether it has the session
+    is asked again. `seconds` is how long all of it may take, by default as any call.
 
     Raises:
         NotFound: it is unknown, expired or closed.
+        Unavailable: not all servers have said so.
     """
-    resume = connection.stub.ResumeSession
-    try:
-        return (await connection.call(resume, request, seconds, shard)).session, shard
-    except NotFound:
-        if not request.epoch:
-            for way in detours(shard, num_detours):
-                with suppress(NotFound, Unavailable, DeadlineExceeded):
-                    return (await connection.call(resume, request, _DETOUR_SECONDS, way)).session, way
-        raise
+    deadline, backoff, patience = monotonic() + connection.seconds(seconds), Backoff(), Patience(_DETOUR_SECONDS)
+    while True:
+        try:
+            return await _along(connection, request, deadline - monotonic(), shard)
+        except NotFound:
+            if request.epoch:
+                raise
+            ways = detours(shard, num_detours)
+            try:
+                if found := await _search(connection, request, patience.limit(), ways):
+                    return found
+            except Unavailable as error:
+                patience.lose()
+                await pause(error, backoff, deadline)
+            else:
+                raise
+
+
+async def _search(
+    connection: Connection, request: session_pb2.ResumeSessionRequest, seconds: float, ways: list[str]
+) -> tuple[session_pb2.Session, str] | None:
+    """Asks for a session along some ways, a few at once; None if it is on none of them.
+
+    Raises:
+        Unavailable: a server has not said whether it has the session, and none has said that it does.
+    """
+    for first in range(0, len(ways), FEW_DETOURS):
+        tasks = [
+            asyncio.ensure_future(_along(connection, request, seconds, way))
+            for way in ways[first : first + FEW_DETOURS]
+        ]
+        silence: ClientError | None = None
+        try:
+            for task in asyncio.as_completed(tasks):
+                try:
+                    return await task
+                except NotFound:
+                    continue
+                except ClientError as error:
+                    if not error.is_retriable and not isinstance(error, DeadlineExceeded):
+                        raise
+                    silence = error
+        finally:
+            for each in tasks:
+                each.cancel()
+        if silence is not None:
+            raise Unavailable(f"session {request.session_id}: not every server says whether it has it: {silence}")
+    return None
+
+
+async def _along(
+    connection: Connection, request: session_pb2.ResumeSessionRequest, seconds: float, way: str
+) -> tuple[session_pb2.Session, str]:
+    """Asks the server to which a value of the shards' header leads."""
+    return (await connection.call(connection.stub.ResumeSession, request, seconds, way)).session, way
 
 
 async def opened(

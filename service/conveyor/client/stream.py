@@ -270,7 +270,7 @@ class Stream:
         try:
             session = await resume(self._connection, lane, is_repeated=True)
         except ClientError as error:
-            if lane.chunks and isinstance(error, NotFound):
+            if lane.chunks and (isinstance(error, NotFound) or error.is_retriable):
                 self._failed(lane.chunks[0], error)
             elif lane.chunks:
                 self._forget(lane.give_up(lane.chunks[0], error))

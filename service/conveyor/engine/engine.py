@@ -5,7 +5,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -40,7 +40,7 @@ from conveyor.engine.work import (
     Sink,
     Start,
 )
-from conveyor.errors import ResourceExhausted, Unavailable, WrongPosition
+from conveyor.errors import Aborted, ResourceExhausted, Unavailable, WrongPosition
 from conveyor.graph.model_file import ModelFile
 
 log = logging.getLogger("conveyor.engine")
@@ -204,6 +204,22 @@ class Engine:
         if stored.durability.mode is not Mode.NONE:
             session.stored = stored
         self._observer.session_resumed()
+
+    async def claim(self, session_id: str, is_ours: Awaitable[bool]) -> None:
+        """Lets nobody find a session that was taken up until it is known that no other server has taken it.
+
+        Raises:
+            Aborted: one has; it is not open here any more.
+        """
+        session = self._core.table.get(session_id)
+        session.is_opening = True
+        try:
+            if not await is_ours and session.is_open:
+                self._core.end(session, EndReason.MOVED)
+                self._deliver()
+                raise Aborted("session_id: another server has taken it up this moment")
+        finally:
+            session.is_opening = False
 
     async def state_of(self, session_id: str, position: int | None) -> tuple[Head, State]:
         """Head and state of a session as it is now.

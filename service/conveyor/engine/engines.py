@@ -181,6 +181,8 @@ class Engines:
         Raises:
             ConveyorError: as `Recovery.resume`.
         """
+        if self.recovery is not None and self.recovery.is_taking(session_id):
+            return await self.recovery.resume(session_id, received, epoch)
         for engine in self._engines:
             if session_id in engine:
                 held = engine.epoch_of(session_id)

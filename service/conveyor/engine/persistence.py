@@ -139,7 +139,7 @@ class Persistence:
             state = replace(state, kept=session.unread, drawn=session.drawn)
         save = self._save_of(session, session.stored, state, monotonic(), self.encode_head(self.head_of(session)))
         with store_answers():
-            epoch = await self._writer.create(save)
+            epoch = await self._writer.create(save, must_replicate=durability.mode is Mode.SYNC)
         if not epoch:
             raise AlreadyExists(f"session_id: {session.session_id} is open")
         session.stored.epoch = epoch
@@ -244,16 +244,22 @@ class Persistence:
         """Stores every session, those without durability too, for at most so long; no work may be under way."""
         if self._writer is None:
             return
-        sessions = list(self._core.table)
-        moved = [session for session in sessions if session.stored is not None and _is_unsaved(session)]
-        for session in moved:
-            self._core.checkpointer.insist(session)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
+                await self._settled()
+                sessions = list(self._core.table)
+                moved = [session for session in sessions if session.stored is not None and _is_unsaved(session)]
+                for session in moved:
+                    self._core.checkpointer.insist(session)
                 await self._create_all([session for session in sessions if session.stored is None])
                 await self._saved(moved)
-        if lost := sum(map(_is_unsaved, sessions)):
+        if lost := sum(map(_is_unsaved, self._core.table)):
             log.error("%d sessions could not be stored in time: they are where their last checkpoint is", lost)
+
+    async def _settled(self) -> None:
+        """Waits until no session may turn out to be another server's."""
+        while any(session.is_opening for session in self._core.table):  # noqa: ASYNC110 - two round trips at most
+            await asyncio.sleep(POLL_SECONDS)
 
     async def _create_all(self, sessions: Sequence[Session]) -> None:
         """Makes records of sessions that had none, again and again for those that the store did not take."""

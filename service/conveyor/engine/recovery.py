@@ -69,6 +69,10 @@ class Recovery:
                 self._forget(session_id, taking)
                 taking.task.cancel()
 
+    def is_taking(self, session_id: str) -> bool:
+        """True of a session that is being taken up."""
+        return session_id in self._under_way
+
     def _forget(self, session_id: str, taking: "Taking") -> None:
         if self._under_way.get(session_id) is taking:
             del self._under_way[session_id]
@@ -94,8 +98,7 @@ class Recovery:
         stored = Stored(head.durability, record.epoch, checkpoints)
         engine.adopt(session_id, head, state, stored)
         if head.durability.mode is Mode.NONE:  # stored when a server stopped in order, and now as mortal as before
-            self._writer.close(session_id, record.epoch)
-            await self._writer.closed(session_id)  # or a crash would bring it back behind what it is to answer
+            await engine.claim(session_id, self._writer.take_out(session_id, record.epoch))
         log.info("session resumed", extra={"session_id": session_id, "position": state.position, "epoch": record.epoch})
         return engine
 
@@ -108,7 +111,7 @@ class Recovery:
         if max(record.checkpoints) > position:
             seconds = min(head.idle_timeout, max(1.0, head.lifetime_ends - time.time()))
             save = Save(record.session_id, record.epoch, position, record.checkpoints[position], 0, seconds)
-            await self._writer.store.save([save], must_replicate=False)
+            await self._writer.store.save([save], must_replicate=True)
 
     async def view(self, session_id: str) -> SessionView:
         """A stored session as it is told to the outside. Raises NotFound, Unavailable."""

@@ -27,7 +27,7 @@ Done = Callable[[Saved | StoreError], None]
 
 
 def first_of_call(sizes: Iterable[int]) -> int:
-    """How many of checkpoints with these sizes, in bytes, one call of the store takes; at least one if there are any."""
+    """How many of checkpoints with these sizes, in bytes, one call of the store takes: at least one."""
     num_bytes = count = 0
     for size in sizes:
         num_bytes += size
@@ -70,12 +70,21 @@ class _Waiting:
 
 
 @dataclass(slots=True, eq=False)
+class _Creation:
+    save: Save
+    must_replicate: bool
+    created: asyncio.Future[int]
+
+
+@dataclass(slots=True, eq=False)
 class _Closing:
     """A record that is to be closed: of an epoch, or one that was made if its head has this digest."""
 
     epoch: int = 0
     head: bytes | None = None
     was_tried: asyncio.Event = field(default_factory=asyncio.Event)
+    was_done: asyncio.Event = field(default_factory=asyncio.Event)
+    was_ours: bool = False  # once done: no other server had taken it up
 
 
 class StoreWriter:
@@ -84,7 +93,7 @@ class StoreWriter:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._saves: list[_Waiting] = []
-        self._creations: list[tuple[Save, asyncio.Future[int]]] = []
+        self._creations: list[_Creation] = []
         self._closings: dict[str, _Closing] = {}
         self._news = asyncio.Event()
         self._pause = FIRST_PAUSE
@@ -128,14 +137,14 @@ class StoreWriter:
         self._saves.append(_Waiting(save, must_replicate, done))
         self._wake()
 
-    async def create(self, save: Save) -> int:
+    async def create(self, save: Save, *, must_replicate: bool = False) -> int:
         """Makes a record; returns its epoch, 0 if a session of that id is open.
 
         Raises:
             StoreError: the store does not do it, or does not say; if it has done it all the same, that is undone.
         """
         created: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._creations.append((save, created))
+        self._creations.append(_Creation(save, must_replicate, created))
         self._wake()
         return await created
 
@@ -152,6 +161,13 @@ class StoreWriter:
         """True of a session that has ended, and of which the store may not know yet."""
         closing = self._closings.get(session_id)
         return closing is not None and closing.head is None
+
+    async def take_out(self, session_id: str, epoch: int) -> bool:
+        """Closes a record, and waits however long that takes; False if another server has taken it up meanwhile."""
+        self._end(session_id, closing := _Closing(epoch))
+        if self._closings.get(session_id) is closing:
+            await closing.was_done.wait()
+        return closing.was_ours
 
     async def closed(self, session_id: str) -> None:
         """Waits until the store has closed a record, or did not let us: then it will be tried again and again."""
@@ -182,39 +198,40 @@ class StoreWriter:
         self._retry = asyncio.get_running_loop().call_later(LONGEST_PAUSE, self._news.set)
 
     async def _create(self) -> None:
-        count = first_of_call(len(save.checkpoint) for save, _ in self._creations)
+        count = first_of_call(len(each.save.checkpoint) for each in self._creations)
         taken, behind = self._creations[:count], self._creations[count:]
         # An id that was closed during the call before is closed first, in the next round.
-        self._creations = [each for each in taken if self._is_to_be_closed(each[0])] + behind
-        waiting = [each for each in taken if not self._is_to_be_closed(each[0]) and self._may_be_made(*each)]
+        self._creations = [each for each in taken if self._is_to_be_closed(each.save)] + behind
+        waiting = [each for each in taken if not self._is_to_be_closed(each.save) and self._may_be_made(each)]
         if not waiting:
             return
+        must_replicate = any(each.must_replicate for each in waiting)
         try:
-            epochs = await self.store.create([save for save, _ in waiting])
+            epochs = await self.store.create([each.save for each in waiting], must_replicate=must_replicate)
         except Exception as raised:
             error = _told_of(raised)
             self._failed(error)
-            for save, created in waiting:
-                self._end(save.session_id, _Closing(head=_digest(save.head)))
-                if not created.done():
-                    created.set_exception(error)
+            for each in waiting:
+                self._end(each.save.session_id, _Closing(head=_digest(each.save.head)))
+                if not each.created.done():
+                    each.created.set_exception(error)
             return
         self._succeeded()
-        for (save, created), epoch in zip(waiting, epochs, strict=True):
-            if not created.done():
-                created.set_result(epoch)
+        for each, epoch in zip(waiting, epochs, strict=True):
+            if not each.created.done():
+                each.created.set_result(epoch)
             elif epoch:  # nobody waits for it any more
-                self.close(save.session_id, epoch)
+                self.close(each.save.session_id, epoch)
 
     def _is_to_be_closed(self, save: Save) -> bool:
         closing = self._closings.get(save.session_id)
         return closing is not None and not closing.was_tried.is_set()
 
-    def _may_be_made(self, save: Save, created: "asyncio.Future[int]") -> bool:
+    def _may_be_made(self, creation: "_Creation") -> bool:
         """False if nobody waits for it, or if a record of that id is still to be closed: that would close the new."""
-        if not created.done() and save.session_id in self._closings:
-            created.set_exception(StoreError("it has not closed the session that had this id before"))
-        return not created.done()
+        if not creation.created.done() and creation.save.session_id in self._closings:
+            creation.created.set_exception(StoreError("it has not closed the session that had this id before"))
+        return not creation.created.done()
 
     async def _save(self) -> None:
         count = first_of_call(len(each.save.checkpoint) for each in self._saves)
@@ -240,12 +257,16 @@ class StoreWriter:
             closings |= dict(islice(self._closings.items(), MAX_SAVES))
         if closings:
             try:
-                await self.store.close(await self._epochs_of(closings))
+                epochs = await self._epochs_of(closings)
+                outcomes = await self.store.close(epochs)
             except Exception as raised:
                 self._failed(_told_of(raised))
             else:
                 self._succeeded()
+                for (session_id, _), was_ours in zip(epochs, outcomes, strict=True):
+                    closings[session_id].was_ours = was_ours
                 for session_id, closing in closings.items():
+                    closing.was_done.set()
                     if self._closings[session_id] is closing:
                         del self._closings[session_id]
         for closing in closings.values():
@@ -253,7 +274,7 @@ class StoreWriter:
 
     def _urgent_closings(self) -> dict[str, _Closing]:
         """Those whose ids are to be opened again: they do not wait until the store has had its pause."""
-        ids = (save.session_id for save, _ in self._creations[:MAX_SAVES])
+        ids = (each.save.session_id for each in self._creations[:MAX_SAVES])
         return {session_id: self._closings[session_id] for session_id in ids if session_id in self._closings}
 
     async def _epochs_of(self, closings: dict[str, _Closing]) -> list[tuple[str, int]]:

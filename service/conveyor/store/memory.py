@@ -41,8 +41,8 @@ class MemoryStore:
     def __init__(self) -> None:
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
 
-    async def create(self, saves: Sequence[Save]) -> list[int]:
-        """See `Store`."""
+    async def create(self, saves: Sequence[Save], *, must_replicate: bool = False) -> list[int]:
+        """See `Store`. There are no replicas."""
         self._sweep(len(saves))
         return [self._create(save) for save in saves]
 
@@ -87,13 +87,17 @@ class MemoryStore:
         found = self._get_open(session_id)
         return found.record(session_id) if found else None
 
-    async def close(self, closings: Sequence[tuple[str, int]]) -> None:
+    async def close(self, closings: Sequence[tuple[str, int]]) -> list[bool]:
         """See `Store`."""
         self._sweep(len(closings))
-        for session_id, epoch in closings:
-            found = self._get(session_id)
-            if not found or found.epoch <= epoch:
-                self._entries[session_id] = _Entry(epoch, monotonic() + CLOSED_SECONDS)
+        return [self._close(session_id, epoch) for session_id, epoch in closings]
+
+    def _close(self, session_id: str, epoch: int) -> bool:
+        found = self._get(session_id)
+        if found and found.epoch > epoch:
+            return False
+        self._entries[session_id] = _Entry(epoch, monotonic() + CLOSED_SECONDS)
+        return True
 
     async def list(self, count: int, cursor: str = "") -> tuple[list[Record], str]:
         """See `Store`. A cursor is the last id."""

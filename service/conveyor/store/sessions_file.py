@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -138,14 +139,18 @@ class SessionsFile:
         checkpoints = self._run("SELECT position, checkpoint FROM checkpoints WHERE session_id = ?", [session_id])
         return Record(session_id, epoch, head, dict(checkpoints.fetchall()))
 
-    def close_sessions(self, closings: Sequence[tuple[str, int]]) -> None:
+    def close_sessions(self, closings: Sequence[tuple[str, int]]) -> list[bool]:
         """See `Store.close`."""
         with self._transaction("IMMEDIATE", len(closings)):
-            for some in _cut(closings):
-                known = self._find(session_id for session_id, _ in some)
-                ended = [(name, epoch) for name, epoch in some if known.get(name, (0, False))[0] <= epoch]
-                self._erase([session_id for session_id, _ in ended])
-                self._run_rows(PUT_SESSIONS, [(*closing, False, time.time() + CLOSED_SECONDS) for closing in ended])
+            return [was_closed for some in _cut(closings) for was_closed in self._close_some(some)]
+
+    def _close_some(self, closings: Sequence[tuple[str, int]]) -> list[bool]:
+        known = self._find(session_id for session_id, _ in closings)
+        are_closed = [known.get(session_id, (0, False))[0] <= epoch for session_id, epoch in closings]
+        ended = list(compress(closings, are_closed))
+        self._erase([session_id for session_id, _ in ended])
+        self._run_rows(PUT_SESSIONS, [(*closing, False, time.time() + CLOSED_SECONDS) for closing in ended])
+        return are_closed
 
     def list(self, count: int, cursor: str) -> tuple[list[Record], str]:
         """See `Store`. A cursor is the last id."""

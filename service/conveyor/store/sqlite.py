@@ -25,8 +25,8 @@ class SqliteStore:
         self._file = SessionsFile(path, timeout / 2)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
 
-    async def create(self, saves: Sequence[Save]) -> list[int]:
-        """See `Store`."""
+    async def create(self, saves: Sequence[Save], *, must_replicate: bool = False) -> list[int]:
+        """See `Store`. There are no replicas."""
         return await self._do(lambda: self._file.create(saves))
 
     async def save(self, saves: Sequence[Save], *, must_replicate: bool) -> list[Saved]:
@@ -41,9 +41,9 @@ class SqliteStore:
         """See `Store`."""
         return await self._do(lambda: self._file.read(session_id))
 
-    async def close(self, closings: Sequence[tuple[str, int]]) -> None:
+    async def close(self, closings: Sequence[tuple[str, int]]) -> list[bool]:
         """See `Store`."""
-        await self._do(lambda: self._file.close_sessions(closings))
+        return await self._do(lambda: self._file.close_sessions(closings))
 
     async def list(self, count: int, cursor: str = "") -> tuple[list[Record], str]:
         """See `Store`."""

@@ -58,10 +58,11 @@ class Store(Protocol):
     its bound of time whether it has.
     """
 
-    async def create(self, saves: Sequence[Save]) -> list[int]:
+    async def create(self, saves: Sequence[Save], *, must_replicate: bool = False) -> list[int]:
         """Makes records of sessions that are being opened; each save has a head and its epoch does not count.
 
         Returns the epoch of each: 1, or one more than what a closed session of that id left; 0 where one is open.
+        `must_replicate` is as of `save`.
         """
 
     async def save(self, saves: Sequence[Save], *, must_replicate: bool) -> list[Saved]:
@@ -75,14 +76,16 @@ class Store(Protocol):
     async def acquire(self, session_id: str, epoch: int | None = None) -> Record | None:
         """Raises the epoch of a session, so that whoever had it is refused from now on, and returns its record.
 
+        The store's replicas have the epoch by then, where there are any: one that came back would be had by two.
+
         None, and nothing is raised, if it is not the epoch given: somebody else was quicker.
         """
 
     async def read(self, session_id: str) -> Record | None:
         """The record as it is, without owning it. None if there is none, or the session was closed."""
 
-    async def close(self, closings: Sequence[tuple[str, int]]) -> None:
-        """Ends sessions, given with their epochs; one that has a higher epoch by now is left alone.
+    async def close(self, closings: Sequence[tuple[str, int]]) -> list[bool]:
+        """Ends sessions, given with their epochs; False for one that has a higher epoch by now: it is left alone.
 
         The epoch stays for an hour, whether there was a record or not, so that a server which wakes up late cannot
         bring the session back.

@@ -1,6 +1,7 @@
 """Keeps checkpoints in a Valkey server, for the servers of several machines."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from conveyor.store import scripts
 from conveyor.store.scripts import Command
@@ -12,8 +13,9 @@ class ValkeyStore:
     """A `Store` of one Valkey server: a hash for each session, treated by scripts.
 
     The URL is valkey://USER:PASSWORD@HOST:PORT/DB; only the host is needed. With valkeys:// it is TLS, and the server's
-    certificate must be of an authority that this machine trusts, or that is in the file of SSL_CERT_FILE. A save that
-    must replicate fails if fewer than `num_replicas` have it in time. An operation may take `timeout` seconds.
+    certificate must be of an authority that this machine trusts, or that is in the file of SSL_CERT_FILE. What must
+    replicate, and every `acquire`, fails if fewer than `num_replicas` have it in time. An operation may take `timeout`
+    seconds.
 
     What is kept when the server restarts is its own configuration's affair (`appendonly`), and so is that it evicts
     nothing when it is full (`maxmemory-policy noeviction`).
@@ -27,27 +29,21 @@ class ValkeyStore:
         self._num_replicas = num_replicas
         self._timeout = timeout
 
-    async def create(self, saves: Sequence[Save]) -> list[int]:
+    async def create(self, saves: Sequence[Save], *, must_replicate: bool = False) -> list[int]:
         """See `Store`."""
         arguments = [(save.session_id, (*_checkpoint(save), save.head or b"")) for save in saves]
-        return await self._server.run(scripts.calls(scripts.CREATE, arguments))
+        return [*await self._run(scripts.calls(scripts.CREATE, arguments), must_replicate=must_replicate)]
 
     async def save(self, saves: Sequence[Save], *, must_replicate: bool) -> list[Saved]:
         """See `Store`."""
         commands = scripts.calls(scripts.SAVE, [(save.session_id, _saving(save)) for save in saves])
-        num_replicas = self._num_replicas if must_replicate else 0
-        if num_replicas:
-            # In half of the time, so that its answer comes before ours is due.
-            commands.append((b"WAIT", b"%d" % num_replicas, b"%d" % (self._timeout * 500)))
-        replies = await self._server.run(commands)
-        if num_replicas and (num_reached := replies.pop()) < num_replicas:
-            raise StoreError(f"{self._server.name}: {num_reached} of {num_replicas} replicas answered")
-        return [Saved(reply.decode()) for reply in replies]
+        return [Saved(reply.decode()) for reply in await self._run(commands, must_replicate=must_replicate)]
 
     async def acquire(self, session_id: str, epoch: int | None = None) -> Record | None:
         """See `Store`."""
         condition = () if epoch is None else (b"%d" % epoch,)
-        (reply,) = await self._server.run(scripts.calls(scripts.ACQUIRE, [(session_id, condition)]))
+        commands = scripts.calls(scripts.ACQUIRE, [(session_id, condition)])
+        (reply,) = await self._run(commands, must_replicate=True)  # or a failover brought the epoch before it back
         return _record(session_id, reply or [])
 
     async def read(self, session_id: str) -> Record | None:
@@ -55,12 +51,11 @@ class ValkeyStore:
         (reply,) = await self._server.run([(b"HGETALL", scripts.PREFIX + session_id.encode())])
         return _record(session_id, reply)
 
-    async def close(self, closings: Sequence[tuple[str, int]]) -> None:
+    async def close(self, closings: Sequence[tuple[str, int]]) -> list[bool]:
         """See `Store`."""
         stay = b"%d" % (CLOSED_SECONDS * 1000)
-        await self._server.run(
-            scripts.calls(scripts.CLOSE, [(name, (b"%d" % epoch, stay)) for name, epoch in closings])
-        )
+        arguments = [(name, (b"%d" % epoch, stay)) for name, epoch in closings]
+        return [bool(reply) for reply in await self._server.run(scripts.calls(scripts.CLOSE, arguments))]
 
     async def list(self, count: int, cursor: str = "") -> tuple[list[Record], str]:
         """See `Store`. A cursor is the server's, and a page may be empty before the last."""
@@ -76,6 +71,19 @@ class ValkeyStore:
     async def stop(self) -> None:
         """See `Store`."""
         await self._server.close()
+
+    async def _run(self, commands: Sequence[Command], *, must_replicate: bool) -> Sequence[Any]:
+        """Replies of commands, once the replicas have what they wrote, if that is asked for and there are any."""
+        num_replicas = self._num_replicas if must_replicate and commands else 0
+        if not num_replicas:
+            return await self._server.run(commands)
+        # In half of the time, so that its answer comes before ours is due.
+        *replies, num_reached = await self._server.run(
+            [*commands, (b"WAIT", b"%d" % num_replicas, b"%d" % (self._timeout * 500))]
+        )
+        if num_reached < num_replicas:
+            raise StoreError(f"{self._server.name}: {num_reached} of {num_replicas} replicas answered")
+        return replies
 
 
 def _checkpoint(save: Save) -> Command:
