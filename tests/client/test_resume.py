@@ -234,6 +234,28 @@ async def test_an_orderly_stop_loses_nothing(cluster: Cluster, client: Client) -
     assert [session.replayed_steps for session in sessions] == [0, 0, 0]
 
 
+async def test_answers_that_an_orderly_stop_lost_come_from_elsewhere(cluster: Cluster, client: Client) -> None:
+    """A server that stops before its answers have arrived hands these on with a session that is not stored."""
+    sessions = [await client.open("letters", durability="none", seed=3) for _ in range(2)]
+    for session in sessions:
+        await session.step("abc")
+    cluster.proxy.is_mute = True
+    answers = [asyncio.ensure_future(sessions[0].step(text, outputs=["logits"])) for text in ("de", "f")]
+    writing = asyncio.ensure_future(drawn(sessions[1], "d", max_tokens=5))
+    engine = cluster.servers[0].engines.of_model("letters")
+    while [engine.get(session.id).position for session in sessions] != [6, 9]:
+        await asyncio.sleep(0.005)
+    await cluster.stop(0)
+    cluster.fail_over(1)
+
+    logits = b"".join([(await answer)["logits"].data for answer in answers])
+    assert is_close(logits, (await logits_of(client, "abcdef"))[-3 * 4 * len(SYMBOLS) :])
+    async with client.open("letters", durability="none", seed=3) as whole:
+        await whole.step("abc")
+        expected = await drawn(whole, "d", max_tokens=5)
+    assert [token.token for token in await writing] == [token.token for token in expected]
+
+
 async def test_a_session_is_attached_to_where_it_is_not(cluster: Cluster, client: Client) -> None:
     """A stored session can be gone on with by a client that has never seen it, on another server."""
     session = await client.open("letters", durability="sync")

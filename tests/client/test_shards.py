@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conveyor.client import Client, Durability, InvalidArgument, NotFound, connect
+from conveyor.client import Client, Durability, InvalidArgument, NotFound, connect, opening
 from conveyor.client.shards import Shards
 from tests.client.balancer import Balancer
 from tests.client.cluster import Cluster
@@ -120,6 +120,25 @@ async def test_what_is_not_stored_is_looked_for(balancer: Balancer, client: Clie
         else:
             client._streams.leave(session._lane)  # as it does when its connection is lost
         assert (await session.step("e")).position in (4, 5, 7)
+
+
+async def test_a_server_that_does_not_say_is_asked_again(
+    balancer: Balancer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one of the servers is silent, that the others do not have a session tells nothing."""
+    monkeypatch.setattr(opening, "_DETOUR_SECONDS", 0.05)
+    shards = Shards(NUM_SHARDS)
+    moved = next(name for name in map(str, range(100)) if balancer.home(shards.of(name)) != 0)
+    balancer.homes = [0]
+    session = await client.open("letters", session_id=moved, durability="none")
+    balancer.homes = [0, 1, 2]
+    balancer.pause(0)
+    looking = asyncio.ensure_future(client.session(session.id))
+    done, _ = await asyncio.wait([looking], timeout=0.5)
+    assert not done
+    balancer.go_on(0)
+
+    assert (await (await looking).step("abc")).position == 3
 
 
 async def test_what_is_nowhere_is_not_looked_for_long(balancer: Balancer, client: Client) -> None:

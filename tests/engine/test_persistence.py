@@ -29,12 +29,14 @@ from conveyor.engine.work import (
     Token,
 )
 from conveyor.errors import (
+    Aborted,
     AlreadyExists,
     ConveyorError,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
     ResourceExhausted,
+    Superseded,
     Unavailable,
 )
 from conveyor.graph.model_file import model_from_proto
@@ -512,6 +514,35 @@ class TestClosing:
 
         assert await store.read("a") is None
 
+    async def test_what_comes_late_ends_nothing(self, served: Served, store: TroubledStore) -> None:
+        """Of a session that was taken up, or opened anew, since its client asked; neither here nor in the store."""
+        await served.open("a", SYNC)
+        async with serving(store) as other, serving(store) as third:
+            await other.engines.holding("a")
+            for late in (other, third):
+                with pytest.raises(Superseded) as refusal:
+                    await late.engines.close("a", 1)
+                assert refusal.value.epoch == 2
+            assert await third.engines.close("a", 2) == 0
+            await other.open("b", SYNC)
+            await other.engines.close("b")
+            await other.open("b", SYNC)
+            with pytest.raises(Superseded):
+                await third.engines.close("b", 1)
+
+            assert (await other.step("b", TEXT[:2])).position == 2
+
+    async def test_who_has_lost_a_session_closes_it_where_it_is(self, served: Served, store: TroubledStore) -> None:
+        """A client that has seen it elsewhere ends it for all, whichever server it asks."""
+        await served.open("a", SYNC)
+        async with serving(store) as other:
+            await other.engines.holding("a")
+            await other.step("a", TEXT[:2])
+            assert await served.engines.close("a", 2) == 2
+
+        assert served.counts.ended == [EndReason.MOVED]
+        assert await store.read("a") is None
+
 
 class TestDraining:
     async def test_every_session_is_stored(self, served: Served, store: TroubledStore) -> None:
@@ -542,6 +573,59 @@ class TestDraining:
         record = await store.read("a")
         assert record is not None
         assert read_head(record.head)[0].durability.mode is Mode.SYNC
+
+    async def test_trouble_with_the_store_is_outlasted(self, served: Served, store: TroubledStore) -> None:
+        """What the store did not take is tried again, for as long as a drain may take."""
+        await served.open("a", Durability(Mode.NONE))
+        await served.step("a", TEXT[:5])
+        store.fail()
+        draining = asyncio.create_task(served.engine.drain(60.0))
+        await store.failed.wait()
+        store.mend()
+        await draining
+
+        await goes_on(store, "a", 5)
+
+    async def test_answers_that_were_lost_are_given_by_the_next(self, served: Served, store: TroubledStore) -> None:
+        """To whom it may concern: a client that lacks others than these cannot go on."""
+        await served.open("a", Durability(Mode.NONE))
+        await served.step("a", TEXT[:2])
+        answers = [await served.step("a", TEXT[at : at + 2], position=at, acknowledged=2) for at in (2, 4)]
+        await served.engine.drain(10.0)
+        async with serving(store) as other:
+            with pytest.raises(FailedPrecondition, match="every checkpoint is ahead of the client, which is at 0"):
+                await other.engines.holding("a", 0)
+            await other.engines.holding("a", 2)
+            for at, answer in zip((2, 4), answers, strict=True):
+                again = await other.step("a", TEXT[at : at + 2], position=at, acknowledged=2)
+                np.testing.assert_array_equal(again.outputs["logits"], answer.outputs["logits"])
+            assert other.engine.get("a").position == 6
+            assert not other.counts.batches
+            await other.step("a", TEXT[6:8], position=6)
+
+    async def test_it_has_one_owner_however_many_take_it_up(
+        self, served: Served, store: TroubledStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A server that was slower than another lets it go: from then on the store knows nothing of it."""
+        await served.open("a", Durability(Mode.NONE))
+        await served.step("a", TEXT[:5])
+        await served.engine.drain(10.0)
+        close = store.close
+        async with serving(store) as slow, serving(store) as quick:
+
+            async def take_first(closings: Sequence[tuple[str, int]]) -> list[bool]:
+                monkeypatch.setattr(store, "close", close)
+                await quick.engines.holding("a")
+                return await close(closings)
+
+            monkeypatch.setattr(store, "close", take_first)
+            with pytest.raises(Aborted, match="another server has taken it up"):
+                await slow.engines.holding("a")
+
+            assert "a" not in slow.engine
+            with pytest.raises(NotFound):
+                await slow.engines.holding("a")
+            assert (await quick.step("a", TEXT[5:7], position=5)).position == 7
 
     async def test_a_store_that_is_gone_does_not_hold_it_up(self, served: Served, store: TroubledStore) -> None:
         """Longer than it may take; its sessions are where their last checkpoint is."""

@@ -85,6 +85,7 @@ class Failure:
     message: str
     field: str | None
     position: str | None
+    epoch: str | None
     pushback_ms: str | None
     retry_seconds: float | None
 
@@ -110,6 +111,7 @@ def read_failure(error: grpc.aio.AioRpcError) -> Failure:
         error.details() or "",
         trailers.get("conveyor-field"),
         trailers.get("conveyor-position"),
+        trailers.get("conveyor-epoch"),
         trailers.get("grpc-retry-pushback-ms"),
         delay,
     )

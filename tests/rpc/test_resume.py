@@ -33,6 +33,7 @@ from tests.store.saves import save_of
 Pair = tuple[Peer, Peer]
 Join = Callable[..., Awaitable[Peer]]
 TEXT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8]
+ABORTED = grpc.StatusCode.ABORTED
 OUT_OF_RANGE, NOT_FOUND = grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.NOT_FOUND
 FAILED_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 
@@ -491,3 +492,17 @@ class TestGenerations:
 
         assert session.position <= 2 + len(read)
         assert read + tokens_of(rest) == whole
+
+
+async def test_a_close_that_comes_late_ends_nothing(pair: Pair) -> None:
+    """Of an epoch before the session's it is ABORTED, with the epoch that ends it."""
+    first, second = pair
+    await open_at(first.stub, 4)
+    await resume(second.stub, "a", received_position=4)
+    close = second.stub.CloseSession
+
+    failure = await failure_of(close(session_pb2.CloseSessionRequest(session_id="a", epoch=1)))
+    assert failure.code is ABORTED
+    assert failure.epoch == "2"
+    await check_goes_on(second.stub, "a", 4)
+    assert (await close(session_pb2.CloseSessionRequest(session_id="a", epoch=2))).position == len(TEXT)

@@ -56,8 +56,14 @@ async def resume(
     request = session_pb2.ResumeSessionRequest(
         session_id=lane.session_id, received_position=lane.position, epoch=lane.epoch
     )
-    num_detours = FEW_DETOURS if is_repeated and lane.fate.is_in_doubt(monotonic()) else NUM_DETOURS
-    session, lane.shard = await resumed(connection, request, lane.shard, seconds, num_detours)
+    is_brief = is_repeated and lane.fate.is_in_doubt(monotonic())
+    num_detours = FEW_DETOURS if is_brief else NUM_DETOURS
+    try:
+        session, lane.shard = await resumed(connection, request, lane.shard, seconds, num_detours)
+    except NotFound as error:
+        error.is_certain = not is_brief
+        raise
+    lane.fate.live()
     return session
 
 

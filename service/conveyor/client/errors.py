@@ -79,6 +79,7 @@ class NotFound(ClientError):
     """Unknown model; unknown, expired or closed session."""
 
     default_code = Code.NOT_FOUND
+    is_certain = True  # False where not all servers were asked that may have it
 
 
 class SessionEnded(NotFound):

@@ -31,7 +31,12 @@ class Fate:
         self.is_ended = reason not in _GOES_ON
 
     def lose(self, now: float) -> None:
-        """Takes the news that the connection or the server was lost."""
+        """Takes the news that the connection or the server was lost. It gives no more time to what is doubted."""
+        if self._unbelieved is None:
+            self._doubt_ends = now + DOUBT_SECONDS
+
+    def suspect(self, now: float) -> None:
+        """Takes a first NOT_FOUND of a server that is one of several."""
         self._doubt_ends = now + DOUBT_SECONDS
 
     def is_in_doubt(self, now: float) -> bool:
@@ -62,7 +67,9 @@ class Fate:
 
         A session that is stored is known to all servers.
         """
-        return isinstance(error, NotFound) and not self.is_ended and not is_stored and self.is_in_doubt(now)
+        if not isinstance(error, NotFound) or self.is_ended or is_stored:
+            return False
+        return self.is_in_doubt(now) or not error.is_certain
 
     def is_first_doubt(self, error: ClientError) -> bool:
         """True if the error says so for the first time since a sign of life."""

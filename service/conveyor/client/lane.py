@@ -207,7 +207,7 @@ class Lane:
     def suspect(self, now: float) -> None:
         """Takes the first NOT_FOUND. With several servers the right one may be left out for a moment, as by a pause."""
         if self.has_peers:
-            self.fate.lose(now)
+            self.fate.suspect(now)
 
     def _follow(self, pending: Pending, error: WrongPosition, position: int) -> list[Pending]:
         """Goes to where the server has the session, from where the oldest chunk has it."""

@@ -224,7 +224,7 @@ class Session:
 
     async def close(self) -> None:
         """Ends the session and frees its state. Closing one that has ended does nothing."""
-        request = session_pb2.CloseSessionRequest(session_id=self.id)
+        request = session_pb2.CloseSessionRequest(session_id=self.id, epoch=self._lane.epoch)
         try:
             await self._connection.call(
                 self._connection.stub.CloseSession, request, _CLOSE_SECONDS, shard=self._lane.shard

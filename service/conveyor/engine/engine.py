@@ -193,8 +193,7 @@ class Engine:
             ResourceExhausted, Unavailable: as `open`.
         """
         if session_id in self:
-            self._core.end(self._core.table.get(session_id), EndReason.MOVED)
-            self._deliver()
+            self.let_go(session_id)
         now = time.time()
         start = replace(start_from(head, state), age=max(0.0, now - head.opened))
         remaining = max(0.001, head.lifetime_ends - now)
@@ -214,12 +213,18 @@ class Engine:
         session = self._core.table.get(session_id)
         session.is_opening = True
         try:
-            if not await is_ours and session.is_open:
-                self._core.end(session, EndReason.MOVED)
-                self._deliver()
-                raise Aborted("session_id: another server has taken it up this moment")
+            was_taken = not await is_ours
         finally:
             session.is_opening = False
+        if was_taken:
+            if session.is_open:
+                self.let_go(session_id)
+            raise Aborted("session_id: another server has taken it up this moment")
+
+    def let_go(self, session_id: str) -> None:
+        """Ends a session that another server has by now. Raises NotFound."""
+        self._core.end(self._core.table.get(session_id), EndReason.MOVED)
+        self._deliver()
 
     async def state_of(self, session_id: str, position: int | None) -> tuple[Head, State]:
         """Head and state of a session as it is now.

@@ -13,7 +13,7 @@ from conveyor.engine.seal import Seal
 from conveyor.engine.store_writer import StoreWriter
 from conveyor.engine.table import new_session_id
 from conveyor.engine.work import Array, OpenOptions, SessionView, Start
-from conveyor.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from conveyor.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Superseded
 
 if TYPE_CHECKING:
     from conveyor.engine.engine import Engine
@@ -206,17 +206,27 @@ class Engines:
             return self.of_session(session_id).get(session_id)
         return await self.recovery.view(session_id)
 
-    async def close(self, session_id: str) -> int:
+    async def close(self, session_id: str, epoch: int = 0) -> int:
         """Ends a session at its client's wish, here or in the store, and returns its position.
 
+        Its client has seen it at `epoch`, 0 if it does not say.
+
         Raises:
-            NotFound: neither has it; Unavailable: the store does not answer.
+            NotFound: neither has it; Superseded: it has another epoch than the client knows.
+            Unavailable: the store does not answer.
         """
         if self._writer is None or self.recovery is None:
             return self.of_session(session_id).close(session_id).position
         if not self.is_here(session_id):
-            return await self.recovery.close(session_id)
-        position = self.of_session(session_id).close(session_id).position
+            return await self.recovery.close(session_id, epoch)
+        engine = self.of_session(session_id)
+        held = engine.epoch_of(session_id)
+        if 0 < epoch < held:
+            raise Superseded(held)
+        if 0 < held < epoch:  # another server has had it since
+            engine.let_go(session_id)
+            return await self.recovery.close(session_id, epoch)
+        position = engine.close(session_id).position
         await self._writer.closed(session_id)  # before the client hears of it, or another server could take it up
         return position
 

@@ -124,11 +124,21 @@ class Recovery:
         except NotFound:
             return 0
 
-    async def close(self, session_id: str) -> int:
-        """Ends a session that is in the store, damaged or not; returns its position. Raises NotFound, Unavailable."""
+    async def close(self, session_id: str, epoch: int = 0) -> int:
+        """Ends a session that is in the store, damaged or not; returns its position.
+
+        Raises:
+            NotFound, Superseded, Unavailable: as `resume`.
+            Aborted: it was taken up this moment.
+        """
         record = await self._read(session_id)
+        if 0 < epoch < record.epoch:
+            raise Superseded(record.epoch)
+        await _think_again()  # the client may have given up long since, and opened another under this id
         with store_answers():
-            await self._writer.store.close([(session_id, record.epoch)])
+            (was_closed,) = await self._writer.store.close([(session_id, record.epoch)])
+        if not was_closed:
+            raise Aborted("session_id: it was taken up this moment")
         return max(record.checkpoints, default=0)
 
     async def list(self, count: int, cursor: str) -> tuple[list[SessionView], str]:

@@ -126,7 +126,8 @@ class SequenceServicer(sequence_service_pb2_grpc.SequenceServiceServicer):
     async def CloseSession(
         self, request: session_pb2.CloseSessionRequest, context: Context
     ) -> session_pb2.CloseSessionResponse:
-        return session_pb2.CloseSessionResponse(position=await self._engines.close(request.session_id))
+        position = await self._engines.close(request.session_id, request.epoch)
+        return session_pb2.CloseSessionResponse(position=position)
 
     async def Step(self, request: step_pb2.StepRequest, context: Context) -> step_pb2.StepResponse:
         chunk = request.chunk

@@ -349,7 +349,8 @@ class SequenceServiceServicer(object):
         """Ends a session, removes it from the store and frees its state. Chunks of it that wait are failed with
         NOT_FOUND; a run in progress ends unseen.
 
-        NOT_FOUND if it is unknown, expired or already closed.
+        NOT_FOUND if it is unknown, expired or already closed. ABORTED with the session's
+        epoch if another server has had it since the one that the request gives.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
