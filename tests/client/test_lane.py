@@ -334,3 +334,30 @@ async def test_what_is_sent_for_a_step_goes_with_it() -> None:
     assert set(lane.expired(pending)) >= {pending}
     assert not lane.chunks
     assert lane.next_position == 5
+
+
+async def test_a_doubt_begins_once_and_ends() -> None:
+    """Connections that are lost while NOT_FOUND is doubted give it no more time; a sign of life lets it begin anew."""
+    lane = Lane("s", 0, has_peers=True)
+    pending = add(lane)
+    pending.deadline = NOW + 100
+    assert lane.failed(pending, NotFound("no session"), NOW) == []
+    lane.lose(NOW + DOUBT_SECONDS / 2)
+    lane.fate.live()
+    assert lane.failed(pending, NotFound("no session"), NOW + DOUBT_SECONDS) == []
+    lane.lose(NOW + 1.5 * DOUBT_SECONDS)
+
+    assert lane.failed(pending, NotFound("no session"), NOW + 2.1 * DOUBT_SECONDS) == [pending]
+
+
+async def test_a_search_that_was_not_whole_is_not_believed() -> None:
+    """Though the doubt was over when it ended: the next one is whole."""
+    lane = Lane("s", 0, has_peers=True)
+    pending = add(lane)
+    pending.deadline = NOW + 100
+    lane.failed(pending, NotFound("no session"), NOW)
+    brief = NotFound("no session")
+    brief.is_certain = False
+
+    assert lane.failed(pending, brief, NOW + 2 * DOUBT_SECONDS) == []
+    assert lane.failed(pending, NotFound("no session"), NOW + 2 * DOUBT_SECONDS) == [pending]

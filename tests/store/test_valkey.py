@@ -33,12 +33,12 @@ def replica(valkey: ValkeyProcess, tmp_path_factory: pytest.TempPathFactory) -> 
     process.kill()
 
 
-async def save_until_done(store: ValkeyStore, position: int, *, must_replicate: bool = False) -> None:
+async def save_until_done(store: ValkeyStore, position: int, *, must_replicate: bool = False, epoch: int = 1) -> None:
     """Saves a session once the store can again."""
     async with asyncio.timeout(10):
         while True:
             try:
-                saved = await store.save([save_of(position=position)], must_replicate=must_replicate)
+                saved = await store.save([save_of(position=position, epoch=epoch)], must_replicate=must_replicate)
             except StoreError:
                 await asyncio.sleep(0.01)
             else:
@@ -176,6 +176,31 @@ async def test_a_save_waits_for_replicas(valkey: ValkeyProcess, replica: ValkeyP
         await save_until_done(store, 40, must_replicate=True)
 
         assert sorted((await beside.read("a")).checkpoints) == [0, 10, 20, 30, 40]
+    finally:
+        await store.stop()
+        await beside.stop()
+
+
+async def test_a_taking_up_outlives_a_failover(valkey: ValkeyProcess, replica: ValkeyProcess) -> None:
+    """No replica, no taking up: else the epoch before it would come back, and two servers have the session."""
+    store, beside = ValkeyStore(valkey.url, 1, timeout=1.0), ValkeyStore(replica.url)
+    try:
+        await store.create([opening_of()])
+        await save_until_done(store, 10, must_replicate=True)
+        replica.pause()
+        with pytest.raises(StoreError, match="0 of 1 replicas"):
+            await store.acquire("a")
+        with pytest.raises(StoreError, match="0 of 1 replicas"):
+            await store.create([opening_of("b")], must_replicate=True)
+        assert await store.create([opening_of("c")]) == [1]
+        replica.resume()
+        await save_until_done(store, 20, must_replicate=True, epoch=2)
+        assert (await store.acquire("a", 2)).epoch == 3
+        valkey.kill()
+        replica.command("REPLICAOF", "NO", "ONE")
+
+        assert (await beside.read("a")).epoch == 3
+        assert await beside.save([save_of(position=30, epoch=2)], must_replicate=False) == [Saved.FENCED]
     finally:
         await store.stop()
         await beside.stop()
