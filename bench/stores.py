@@ -4,17 +4,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.local.ports import free_ports
+from deploy.local.valkey import KEPT, Valkey
 from tqdm import tqdm
 
 from bench.coalesced import Coalesced
 from bench.measurement import Measurement
 from bench.server import Server
-from bench.valkey import Valkey
 from bench.worker import Worker
 
 NUM_SESSIONS = 256
 SECONDS = 1.5  # of each measurement: short, so that a slow moment of the machine falls on both that are compared
-KEPT = ("--appendonly", "yes", "--appendfsync", "everysec")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def measure_stores(model: Path, folder: Path, num_rounds: int, seconds: float = 
 
 def _valkey(stack: ExitStack, folder: Path, *options: str) -> tuple[str, ...]:
     folder.mkdir()
-    return "--store", stack.enter_context(Valkey(folder, *options)).url, "--state-dir", str(folder)
+    return "--store", stack.enter_context(Valkey(folder, free_ports(1)[0], *options)).url, "--state-dir", str(folder)
 
 
 def _pair(reference: Worker, stored: Worker, seconds: float) -> Pair:

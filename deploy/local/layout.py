@@ -9,7 +9,7 @@ from typing import Self
 from deploy.local.envoy import Envoy
 from deploy.local.ports import free_ports
 from deploy.local.replica import Replica
-from deploy.local.valkey import Valkey
+from deploy.local.valkey import KEPT, Valkey
 
 MODELS = Path(__file__).parents[2] / "models"
 _HEALTHY_SECONDS = 30.0
@@ -24,7 +24,7 @@ class Layout:
 
     def __init__(self, folder: Path, num_replicas: int, port: int = 0, models: Path = MODELS) -> None:
         valkey_port, admin_port, own_port, *ports = free_ports(3 + 2 * num_replicas)
-        self.valkey = Valkey(folder, valkey_port)
+        self.valkey = Valkey(folder, valkey_port, *KEPT)
         self.replicas = [
             Replica(f"replica-{number}", folder, models, self.valkey.url, pair)
             for number, pair in enumerate(zip(ports[::2], ports[1::2], strict=True))

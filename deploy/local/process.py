@@ -5,6 +5,8 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
@@ -14,6 +16,7 @@ _POLL_SECONDS = 0.02
 class Process:
     """A command that prints `ready` once it can be used. Its output is appended to `NAME.log` in the folder.
 
+    `with` starts it, waits until it is ready, and ends it.
     The names of the methods are those of the signals' meanings; signals go to the process's own id alone.
     """
 
@@ -34,6 +37,16 @@ class Process:
     def is_running(self) -> bool:
         """True until the process has ended; a paused one runs."""
         return self._process is not None and self._process.poll() is None
+
+    def __enter__(self) -> Self:
+        self.start()
+        self.wait_ready()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
 
     def start(self) -> None:
         """Starts the process; `wait_ready` waits for it."""

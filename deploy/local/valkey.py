@@ -6,21 +6,16 @@ from pathlib import Path
 
 from deploy.local.process import Process
 
+# Writes at each change and syncs every second: what Valkey advises.
+KEPT = ("--appendonly", "yes", "--appendfsync", "everysec")
+
 
 class Valkey(Process):
-    """A server whose data is in `folder`, written at each change and synced every second: what Valkey advises."""
+    """A server that keeps nothing on disk unless `options`, as on its command line, say so: then it is in `folder`."""
 
-    def __init__(self, folder: Path, port: int) -> None:
-        options = {
-            "bind": "127.0.0.1",
-            "port": str(port),
-            "dir": str(folder),
-            "save": "",
-            "appendonly": "yes",
-            "appendfsync": "everysec",
-        }
-        flags = [part for name, value in options.items() for part in (f"--{name}", value)]
-        super().__init__("valkey", [find_valkey(), *flags], folder, ready="Ready to accept connections")
+    def __init__(self, folder: Path, port: int, *options: str) -> None:
+        fixed = ("--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", "")
+        super().__init__("valkey", [find_valkey(), *fixed, *options], folder, ready="Ready to accept connections")
         self.url = f"valkey://127.0.0.1:{port}"
 
 

@@ -10,8 +10,9 @@ from bench.model import write_model
 from bench.outage import NUM_STEPS, Outage, measure_outage
 from bench.restart import POSITION, Start, fill
 from bench.server import Server
-from bench.stores import CASES, KEPT, Case, Pair
-from bench.valkey import Valkey
+from bench.stores import CASES, Case, Pair
+from deploy.local.ports import free_ports
+from deploy.local.valkey import KEPT, Valkey
 
 from conveyor.client.client import Client
 from conveyor.store.opening import SQLITE_FILE
@@ -76,7 +77,7 @@ async def test_valkey_keeps_on_disk_what_it_is_told_to(tmp_path: Path) -> None:
     folders = [tmp_path / "memory", tmp_path / "kept"]
     for folder, options in zip(folders, ((), KEPT), strict=True):
         folder.mkdir()
-        with Valkey(folder, *options) as valkey:
+        with Valkey(folder, free_ports(1)[0], *options) as valkey:
             store = ValkeyStore(valkey.url)
             assert await store.read("a") is None
             await store.stop()

@@ -10,15 +10,13 @@ from conveyor.client import Client, StepTimeout, connect
 from tests.client.cluster import Cluster
 from tests.client.test_resume import drawn
 from tests.client.test_stream import is_close, logits_of
-from tests.store.servers import ValkeyProcess, require_valkey
+from tests.store.servers import ValkeyProcess, running_valkey
 
 
 @pytest.fixture
 def valkey(tmp_path: Path) -> Iterator[ValkeyProcess]:
-    require_valkey()
-    process = ValkeyProcess(tmp_path)
-    yield process
-    process.kill()
+    with running_valkey(tmp_path) as process:
+        yield process
 
 
 @pytest.fixture

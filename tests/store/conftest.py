@@ -9,7 +9,7 @@ from conveyor.store.memory import MemoryStore
 from conveyor.store.sqlite import SqliteStore
 from conveyor.store.store import Store
 from conveyor.store.valkey import ValkeyStore
-from tests.store.servers import ValkeyProcess, require_valkey
+from tests.store.servers import ValkeyProcess, running_valkey
 
 KINDS = ("memory", "sqlite", "valkey")
 
@@ -17,19 +17,15 @@ KINDS = ("memory", "sqlite", "valkey")
 @pytest.fixture(scope="session")
 def shared_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
     """A server for the tests that do it no harm. They empty it."""
-    require_valkey()
-    process = ValkeyProcess(tmp_path_factory.mktemp("valkey"))
-    yield process
-    process.kill()
+    with running_valkey(tmp_path_factory.mktemp("valkey")) as process:
+        yield process
 
 
 @pytest.fixture
 def valkey(tmp_path: Path) -> Iterator[ValkeyProcess]:
     """A server for one test, which may do with it as it likes."""
-    require_valkey()
-    process = ValkeyProcess(tmp_path)
-    yield process
-    process.kill()
+    with running_valkey(tmp_path) as process:
+        yield process
 
 
 @pytest.fixture(params=KINDS)

@@ -6,8 +6,8 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,17 @@ class ValkeyProcess:
             return bool(self.command("PING"))
         except OSError:
             return False
+
+
+@contextmanager
+def running_valkey(folder: Path, *options: str) -> Iterator[ValkeyProcess]:
+    """A server that is killed in the end; the test is skipped where the binary does not run."""
+    require_valkey()
+    process = ValkeyProcess(folder, *options)
+    try:
+        yield process
+    finally:
+        process.kill()
 
 
 def require_valkey() -> None:

@@ -11,7 +11,7 @@ import pytest
 from conveyor.store.store import Record, Saved, StoreError
 from conveyor.store.valkey import ValkeyStore
 from tests.store.saves import opening_of, save_of
-from tests.store.servers import ValkeyProcess, make_certificate, require_valkey, tls_relay
+from tests.store.servers import ValkeyProcess, make_certificate, running_valkey, tls_relay
 
 TIMEOUT = 0.3
 
@@ -28,9 +28,9 @@ async def store(valkey: ValkeyProcess) -> AsyncIterator[ValkeyStore]:
 def replica(valkey: ValkeyProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
     """A second server that has caught up with the first."""
     valkey.command("CONFIG", "SET", "repl-diskless-sync-delay", "0")
-    process = ValkeyProcess(tmp_path_factory.mktemp("replica"), "--replicaof", "127.0.0.1", str(valkey.port))
-    yield process
-    process.kill()
+    folder = tmp_path_factory.mktemp("replica")
+    with running_valkey(folder, "--replicaof", "127.0.0.1", str(valkey.port)) as process:
+        yield process
 
 
 async def save_until_done(store: ValkeyStore, position: int, *, must_replicate: bool = False, epoch: int = 1) -> None:
@@ -104,10 +104,8 @@ async def test_a_restart_between_two_operations_is_not_noticed(valkey: ValkeyPro
 
 async def test_what_the_server_keeps_is_there_after_its_crash(tmp_path: Path) -> None:
     """With an append-only file that is written at each command, nothing that was acknowledged is lost."""
-    require_valkey()
-    process = ValkeyProcess(tmp_path, "--appendonly", "yes", "--appendfsync", "always")
-    store = ValkeyStore(process.url)
-    try:
+    with running_valkey(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as process:
+        store = ValkeyStore(process.url)
         await store.create([opening_of()])
         await store.save([save_of(position=10)], must_replicate=False)
         process.kill()
@@ -115,9 +113,7 @@ async def test_what_the_server_keeps_is_there_after_its_crash(tmp_path: Path) ->
         await save_until_done(store, 20)
 
         assert sorted((await store.read("a")).checkpoints) == [0, 10, 20]
-    finally:
         await store.stop()
-        process.kill()
 
 
 async def test_a_server_that_is_loading_is_told(valkey: ValkeyProcess, store: ValkeyStore) -> None:
@@ -247,21 +243,17 @@ async def test_a_cursor_is_a_number(store: ValkeyStore) -> None:
 
 async def test_passwords_are_sent_and_never_told(tmp_path: Path) -> None:
     """A password may have any character if it is escaped; a wrong one is in no message."""
-    require_valkey()
-    process = ValkeyProcess(tmp_path, "--requirepass", "p@ss/w:rd")
-    address = process.url.removeprefix("valkey://")
-    right, wrong, none = (
-        ValkeyStore(f"valkey://{user}{address}") for user in (":p%40ss%2Fw%3Ard@", "default:s3cret@", "")
-    )
-    try:
+    with running_valkey(tmp_path, "--requirepass", "p@ss/w:rd") as process:
+        address = process.url.removeprefix("valkey://")
+        right, wrong, none = (
+            ValkeyStore(f"valkey://{user}{address}") for user in (":p%40ss%2Fw%3Ard@", "default:s3cret@", "")
+        )
         assert await right.create([opening_of()]) == [1]
         for store, reason in ((wrong, "invalid username-password"), (none, "Authentication required")):
             with pytest.raises(StoreError, match=reason) as failure:
                 await store.read("a")
             assert "s3cret" not in str(failure.value)
-    finally:
         await asyncio.gather(right.stop(), wrong.stop(), none.stop())
-        process.kill()
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
