@@ -115,7 +115,7 @@ class Settings:
     state_dir: Path = field(default=Path("conveyor-state"), metadata=_about("folder of what outlives the server"))
     store_replicas: int = field(
         default=0,
-        metadata=_about("replicas of Valkey that must have a SYNC session's checkpoint, and any taking up", 0, 16),
+        metadata=_about("replicas of Valkey that must have what SYNC stores, and each taking up", 0, 16),
     )
     durability: Literal["none", "async", "sync"] = field(
         default="async", metadata=_about("durability of sessions that do not say")
