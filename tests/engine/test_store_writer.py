@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 
 from conveyor.engine import store_writer
-from conveyor.engine.store_writer import MAX_SAVES, StoreWriter
+from conveyor.engine.store_writer import MAX_SAVE_BYTES, MAX_SAVES, StoreWriter, first_of_call
 from conveyor.store import Save, Saved, StoreError
 from tests.engine.stores import TroubledStore
 from tests.store.saves import opening_of, save_of
@@ -299,3 +299,11 @@ async def test_what_waits_is_written_before_the_end(store: TroubledStore) -> Non
     await writer.stop(0.05)
     assert monotonic() - began < 5
     assert told == [Saved.DONE]
+
+
+def test_a_call_is_bounded_in_sessions_and_bytes() -> None:
+    """What is too large for any call has one of its own."""
+    half = MAX_SAVE_BYTES // 2
+
+    assert [first_of_call(sizes) for sizes in ([], [1], [1] * 2 * MAX_SAVES)] == [0, 1, MAX_SAVES]
+    assert [first_of_call(sizes) for sizes in ([half] * 3, [3 * half, 1], [1, 3 * half])] == [2, 1, 1]

@@ -1,7 +1,7 @@
 """A session that is being opened, and the call that does it."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 FEW_DETOURS = 4  # that are tried at once
 _DETOUR_SECONDS = 1.0
+
+Found = tuple[session_pb2.Session, str]  # and the value of the shards' header that led to it
 
 
 class Opening:
@@ -48,7 +50,7 @@ async def resumed(
     shard: str,
     seconds: float | None = None,
     num_detours: int = NUM_DETOURS,
-) -> tuple[session_pb2.Session, str]:
+) -> Found:
     """Takes a session up, and tells which value of the shards' header led to it.
 
     One that is not stored is known to one server alone. Since it came there, servers may have come or gone and its
@@ -79,39 +81,42 @@ async def resumed(
 
 async def _search(
     connection: Connection, request: session_pb2.ResumeSessionRequest, seconds: float, ways: list[str]
-) -> tuple[session_pb2.Session, str] | None:
+) -> Found | None:
     """Asks for a session along some ways, a few at once; None if it is on none of them.
 
     Raises:
         Unavailable: a server has not said whether it has the session, and none has said that it does.
     """
     for first in range(0, len(ways), FEW_DETOURS):
-        tasks = [
-            asyncio.ensure_future(_along(connection, request, seconds, way))
-            for way in ways[first : first + FEW_DETOURS]
-        ]
-        silence: ClientError | None = None
+        few = ways[first : first + FEW_DETOURS]
+        asked = [asyncio.ensure_future(_along(connection, request, seconds, way)) for way in few]
         try:
-            for task in asyncio.as_completed(tasks):
-                try:
-                    return await task
-                except NotFound:
-                    continue
-                except ClientError as error:
-                    if not error.is_retriable and not isinstance(error, DeadlineExceeded):
-                        raise
-                    silence = error
+            if found := await _first_found(asked):
+                return found
         finally:
-            for each in tasks:
+            for each in asked:
                 each.cancel()
-        if silence is not None:
-            raise Unavailable(f"session {request.session_id}: not every server says whether it has it: {silence}")
+            await asyncio.gather(*asked, return_exceptions=True)  # or what nobody awaits is told in the log
     return None
 
 
-async def _along(
-    connection: Connection, request: session_pb2.ResumeSessionRequest, seconds: float, way: str
-) -> tuple[session_pb2.Session, str]:
+async def _first_found(asked: "Sequence[asyncio.Future[Found]]") -> Found | None:
+    silence: ClientError | None = None
+    for answer in asyncio.as_completed(asked):
+        try:
+            return await answer
+        except NotFound:
+            continue
+        except ClientError as error:
+            if not error.is_retriable and not isinstance(error, DeadlineExceeded):
+                raise
+            silence = error
+    if silence is not None:
+        raise Unavailable(f"not every server says whether it has the session: {silence}")
+    return None
+
+
+async def _along(connection: Connection, request: session_pb2.ResumeSessionRequest, seconds: float, way: str) -> Found:
     """Asks the server to which a value of the shards' header leads."""
     return (await connection.call(connection.stub.ResumeSession, request, seconds, way)).session, way
 
@@ -123,7 +128,7 @@ async def opened(
     shard: str,
     *,
     is_minted: bool,
-) -> tuple[session_pb2.Session, str]:
+) -> Found:
     """The session that `call` opens under an id.
 
     Raises:
