@@ -285,10 +285,10 @@ async def test_what_was_taken_up_is_out_of_the_store(stored: StartStored, monkey
     await server.stop()
     is_asked, may_close, close = asyncio.Event(), asyncio.Event(), SqliteStore.close
 
-    async def close_later(store: SqliteStore, sessions: Any) -> None:
+    async def close_later(store: SqliteStore, sessions: Any) -> list[bool]:
         is_asked.set()
         await may_close.wait()
-        await close(store, sessions)
+        return await close(store, sessions)
 
     monkeypatch.setattr(SqliteStore, "close", close_later)
     async with await stored("none") as server, stubs(server) as (oip, _):
