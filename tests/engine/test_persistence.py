@@ -51,6 +51,7 @@ TEXT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3]
 NEVER = 3600.0
 SLOW = Durability(Mode.ASYNC, 1_000_000, NEVER)  # stored only when something else makes it due
 SYNC = Durability(Mode.SYNC)
+HOT = Sampling()
 
 
 class Served:
@@ -585,6 +586,30 @@ class TestDraining:
         await draining
 
         await goes_on(store, "a", 5)
+
+    @pytest.mark.parametrize("durability", [SLOW, SYNC, Durability(Mode.NONE)], ids=["async", "sync", "none"])
+    async def test_work_without_end_leaves_time_to_store(
+        self, served: Served, store: TroubledStore, durability: Durability
+    ) -> None:
+        """A generation stops where it is, its client is told to try again, and it goes on elsewhere."""
+        await served.open("a", durability)
+        sink, rest = AwaitedSink(), AwaitedSink()
+        served.engine.submit(Generation("a", TEXT[:3], 10**6, sink, HOT))
+        await sink.answers(9)
+        await served.engine.drain(0.4)
+        *tokens, failure = [outcome for _, outcome in sink.outcomes]
+        assert isinstance(failure, Unavailable)
+        position = tokens[-1].position
+        async with serving(store) as other:
+            await other.engines.holding("a", position)
+            other.engine.submit(Generation("a", [], 5, rest, HOT, position=position))
+            tokens += await rest.answers(5)
+
+        async with serving(TroubledStore()) as whole:
+            await whole.open("a")
+            whole.engine.submit(Generation("a", TEXT[:3], len(tokens), whole.sink, HOT))
+            expected = await whole.sink.answers(len(tokens))
+        assert [token.token for token in tokens] == [token.token for token in expected]
 
     async def test_answers_that_were_lost_are_given_by_the_next(self, served: Served, store: TroubledStore) -> None:
         """To whom it may concern: a client that lacks others than these cannot go on."""

@@ -219,6 +219,12 @@ class Core:
                 self._remove_from(session, index, None)
                 return
 
+    def stop_work(self, error: ConveyorError) -> None:
+        """Fails all work that has not finished; the sessions stay where it has brought them."""
+        for session in self.table:
+            if session.jobs:
+                self._remove_from(session, 0, error)
+
     def detach(self, sink: Sink) -> None:
         """Forgets a sink, and its unfinished work in the sessions that it was the last to step."""
         for session in self.attachments.forget(sink):

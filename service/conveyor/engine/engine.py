@@ -1,7 +1,6 @@
 """One loaded model, serving: the core's rules, its runs, and the event loop between them."""
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import time
@@ -49,6 +48,7 @@ EXPIRY_INTERVAL = 0.5  # seconds between looks at the sessions' deadlines
 LEAVING_SECONDS = 0.001  # between looks at a state that is being spilled, and can be read once the run is over
 SAVE_INTERVAL = 0.05  # seconds between looks at what is to be stored
 ENDED_AT_ONCE = 256  # sessions, before others on the event loop have their turn
+STORING_SHARE = 0.25  # of a drain's time, which work that does not end leaves for storing
 
 
 class Engine:
@@ -316,14 +316,23 @@ class Engine:
         self._is_draining = True
         deadline = time.monotonic() + timeout
         if self._core.num_waiting:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), timeout)
+            await self._finish_work(timeout)
         await self.persistence.store_all(max(0.0, deadline - time.monotonic()))
         while some := list(islice(self._core.table, ENDED_AT_ONCE)):
             for session in some:
                 self._core.end(session, reason)
             self._deliver()
             await asyncio.sleep(0)
+
+    async def _finish_work(self, seconds: float) -> None:
+        """Waits for the end of what was accepted. With a store, what takes too long stops, to go on elsewhere."""
+        has_store = self.persistence.has_store
+        try:
+            await asyncio.wait_for(self._idle.wait(), seconds * (1 - STORING_SHARE) if has_store else seconds)
+        except TimeoutError:
+            if has_store:
+                self._core.stop_work(Unavailable("the server drains, and had no more time for this"))
+                self._deliver()
 
     async def stop(self) -> None:
         """Stops the runs, after the one under way, and the timers. May be called again."""
