@@ -15,6 +15,7 @@ from conveyor.repository import Repository
 from conveyor.repository.folder import read_folder
 from conveyor.repository.loader import Loader
 from conveyor.repository.seal_key import open_seal
+from conveyor.repository.trials import Trials
 from conveyor.rpc.server import RpcServer, join_address
 from conveyor.settings import Settings
 from conveyor.telemetry.endpoint import MetricsEndpoint
@@ -85,7 +86,8 @@ class Server:
         settings = self._settings
         limits, device, room = settings.limits(), settings.device(), settings.max_arena_bytes
         bounds = Bounds(settings.trial_bytes, settings.trial_seconds, settings.max_batch)
-        loader = Loader(self.engines, limits, device, bounds, self.metrics, self._writer, room)
+        trials = Trials(bounds, settings.state_dir / "trials" if self._writer else None)
+        loader = Loader(self.engines, limits, device, trials, self.metrics, self._writer, room)
         times = settings.unload_timeout, settings.drain_timeout
         self.repository = Repository(settings.models, self.engines, loader, *times)
         self.metrics.problems = self.repository.problems

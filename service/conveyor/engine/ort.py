@@ -10,6 +10,7 @@ from conveyor.errors import FailedPrecondition
 from conveyor.graph.builder import GraphBuilder, value_info
 from conveyor.graph.errors import ModelError
 
+RUNTIME_VERSION: str = onnxruntime.__version__
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 

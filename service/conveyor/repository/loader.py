@@ -12,11 +12,12 @@ from conveyor.engine.engine import Engine
 from conveyor.engine.engines import Engines
 from conveyor.engine.limits import Device, Limits
 from conveyor.engine.store_writer import StoreWriter
-from conveyor.engine.trial import Bounds, Verdict, try_file
+from conveyor.engine.trial import Verdict
 from conveyor.graph.errors import ModelError
 from conveyor.graph.model_file import ModelFile, read_model
 from conveyor.repository.folder import SETTINGS_NAME, Entry, ModelFolder
 from conveyor.repository.model_settings import ModelSettings, read_settings
+from conveyor.repository.trials import Trials
 from conveyor.telemetry.metrics import Metrics
 
 log = logging.getLogger("conveyor.repository")
@@ -25,7 +26,7 @@ log = logging.getLogger("conveyor.repository")
 class Loader:
     """Makes engines. `limits` and `device` are the server's, which a model's own settings go before.
 
-    A file is tried first in a process of its own, within `bounds`; without a bound of time none is.
+    A file is tried first, in a process of its own.
 
     The arenas of all `engines` together may take `max_arena_bytes`, 0 for as much as there is.
     """
@@ -35,14 +36,14 @@ class Loader:
         engines: Engines,
         limits: Limits,
         device: Device,
-        bounds: Bounds,
+        trials: Trials,
         metrics: Metrics,
         writer: StoreWriter | None,
         max_arena_bytes: int = 0,
     ) -> None:
         self._engines = engines
         self._limits, self._device = limits, device
-        self._bounds = bounds
+        self._trials = trials
         self._metrics = metrics
         self._writer = writer
         self._max_arena_bytes = max_arena_bytes
@@ -59,7 +60,7 @@ class Loader:
         """
         begun = time.perf_counter()
         with _problems_of(entry.path):
-            verdict = await self._tried(entry.path, settings.limits)
+            verdict = await self._trials.verdict(entry.path, settings.limits.max_batch)
             engine = await asyncio.to_thread(self._make, entry, settings, verdict)
         engine.start()
         metrics = self._metrics.of_model(entry.name, entry.version)
@@ -71,13 +72,8 @@ class Loader:
     async def fingerprint(self, path: Path) -> str:
         """The fingerprint of a model as its files are now. Raises ModelError."""
         with _problems_of(path):
-            verdict = await self._tried(path, self._limits)
+            verdict = await self._trials.verdict(path, self._limits.max_batch)
             return verdict.fingerprint if verdict else (await asyncio.to_thread(read_model, path)).fingerprint
-
-    async def _tried(self, path: Path, limits: Limits) -> Verdict | None:
-        if not self._bounds.seconds:
-            return None
-        return await try_file(path, replace(self._bounds, max_batch=limits.max_batch))
 
     def _make(self, entry: Entry, settings: ModelSettings, verdict: Verdict | None) -> Engine:
         model = read_model(entry.path)
