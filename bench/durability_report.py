@@ -29,7 +29,7 @@ class Results:
 def make_report(results: Results) -> str:
     """The whole of `DURABILITY.md`."""
     sections = [
-        _conditions(len(results.stores)),
+        _conditions(len(results.starts), len(results.stores)),
         _stores(results.stores),
         _outages(results.outages),
         _starts(results.starts, results.stored_bytes),
@@ -38,7 +38,7 @@ def make_report(results: Results) -> str:
     return "# What it costs to store sessions\n\n" + "\n\n".join(sections) + "\n"
 
 
-def _conditions(num_rounds: int) -> str:
+def _conditions(num_rounds: int, num_turns: int) -> str:
     lines = [
         "Made by `python -m bench.durability`; do not edit.",
         "",
@@ -46,8 +46,8 @@ def _conditions(num_rounds: int) -> str:
         "- An LSTM of embedding 256, hidden 512 and vocabulary 256 with random weights; every request is one step and"
         " asks for its best token. A state is 4,096 bytes.",
         "- ONNX Runtime has one thread; servers, clients and Valkey share the cores. Stores are on one disk.",
-        f"- Medians over {num_rounds} rounds, in each of which everything has its turn; in brackets the least and the"
-        " most of all rounds.",
+        f"- Medians over {num_rounds} rounds, of steps a second over {num_turns}, in each of which everything has its"
+        " turn; in brackets the least and the most of all rounds.",
     ]
     return "\n".join(lines)
 

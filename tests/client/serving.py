@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,6 +57,7 @@ def serving(models: Path, *flags: str) -> Iterator[ServerProcess]:
             yield ServerProcess(process, lines[0].split()[-1], lines[1].split("//")[-1].removesuffix("/metrics"))
         finally:
             process.terminate()
+            process.send_signal(signal.SIGCONT)  # one that stands still would not hear of it
 
 
 class Proxy:

@@ -12,6 +12,7 @@ from tests.client.balancer import Balancer
 from tests.client.serving import ServerProcess, serving
 from tests.client.test_resume import drawn, read
 from tests.client.test_stream import is_close, logits_of, progressed
+from tests.store.servers import running_valkey
 
 TEXT = "abcdefghijklmnopqrs" * 12
 NUM_SESSIONS = 8
@@ -21,9 +22,19 @@ Processes = tuple[ServerProcess, ServerProcess]
 
 @pytest.fixture
 async def processes(models: Path, tmp_path: Path) -> AsyncIterator[Processes]:
+    """Two servers on one SQLite file."""
     flags = ("--state-dir", str(tmp_path))
     with serving(models, *flags) as first, serving(models, *flags) as second:
         yield first, second
+
+
+@pytest.fixture
+async def processes_on_valkey(models: Path, tmp_path: Path) -> AsyncIterator[Processes]:
+    """Two servers on one Valkey: one that is stopped in the middle of a write has no lock with it."""
+    with running_valkey(tmp_path) as valkey:
+        flags = ("--store", valkey.url)
+        with serving(models, *flags) as first, serving(models, *flags) as second:
+            yield first, second
 
 
 async def write(session: Session) -> list[int]:
@@ -65,8 +76,9 @@ async def test_a_killed_server_is_not_missed(processes: Processes, durability: D
         await check(balancer, readers, await reading, await writing)
 
 
-async def test_a_stopped_server_is_given_up(processes: Processes) -> None:
+async def test_a_stopped_server_is_given_up(processes_on_valkey: Processes) -> None:
     """A process that stands still for a while, and then goes on where it was, spoils nothing."""
+    processes = processes_on_valkey
     async with (
         Balancer([each.address for each in processes]) as balancer,
         connect(balancer.address, shards=32) as client,
