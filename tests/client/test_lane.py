@@ -197,6 +197,29 @@ async def test_what_is_durable_is_not_sent_again() -> None:
     assert lane.position == lane.next_position == 3
 
 
+async def test_a_session_that_stands_within_a_chunk_has_not_consumed_it() -> None:
+    """Somebody else has moved it: this chunk and those behind it fail, and the lane goes where the session is."""
+    lane = stored_lane(2)
+    pending, behind = add(lane, 2), add(lane)
+    lane.failed(pending, WrongPosition("ahead", position=3), NOW)
+
+    assert (error_of(pending), error_of(behind)) == (WrongPosition, Aborted)
+    assert lane.position == lane.next_position == 3
+
+
+async def test_nothing_leads_back_behind_a_chunk_that_was_given_up() -> None:
+    """It was consumed, its answer is lost, and it is not kept: a session that came back before it is an error."""
+    lane = stored_lane(0)
+    lane.answered(add(lane, 2), answer(2))
+    given_up, behind = add(lane, 2), add(lane)
+    lane.failed(given_up, WrongPosition("ahead", position=5), NOW)
+    assert (error_of(given_up), lane.position) == (WrongPosition, 4)
+    lane.failed(behind, WrongPosition("behind", position=2), NOW)
+
+    assert error_of(behind) is ReplayLost
+    assert lane.position == lane.next_position == 2
+
+
 @pytest.mark.parametrize("epoch", [0, 1])
 async def test_a_session_that_keeps_nothing_is_not_reset(epoch: int) -> None:
     """Without inputs to send again, a session that came back earlier is an error, and the lane goes where it is."""

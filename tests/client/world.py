@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 
-from conveyor.client.errors import ClientError, FailedPrecondition, WrongPosition
+from conveyor.client.errors import ClientError, FailedPrecondition, ReplayLost, WrongPosition
 from conveyor.client.lane import Lane
 from conveyor.client.pending import Pending
 from conveyor.client.replay import Replay
@@ -21,6 +21,7 @@ class Held:
 
     epoch: int
     tokens: list[int]
+    acknowledged: int
     kept: dict[int, step_pb2.Chunk] = field(default_factory=dict)
 
 
@@ -34,7 +35,8 @@ class Store:
     def acquire(self, received: int) -> Held:
         """Takes the session at the newest checkpoint that is not ahead of its client."""
         self.epoch += 1
-        return Held(self.epoch, list(self.checkpoints[self.base(received)]))
+        place = self.base(received)
+        return Held(self.epoch, list(self.checkpoints[place]), place)
 
     def base(self, received: int) -> int:
         """Where a client that has answers up to here would begin."""
@@ -50,7 +52,6 @@ class World:
     def __init__(self, max_bytes: int) -> None:
         self.store = Store()
         self.servers: list[Held | None] = [self.store.acquire(0), *[None] * (NUM_SERVERS - 1)]
-        self.acknowledged = 0
         self.leads_to = 0
         self.requests: deque[step_pb2.Chunk] = deque()
         self.outcomes: deque[Outcome] = deque()
@@ -98,7 +99,10 @@ class World:
         if self.lane.must_resume:
             held = self.servers[self.leads_to]
             if held is None or self.lane.position not in held.kept:
-                held = self.servers[self.leads_to] = self.store.acquire(self.lane.position)
+                held = self._resume(self.leads_to)
+            if held is None:
+                self.lane.give_up(self.lane.chunks[0], FailedPrecondition("nowhere to go on"))
+                return
             self.lane.went_back(held.epoch)
         for pending in self.lane.restart():
             self._send(pending)
@@ -126,15 +130,15 @@ class World:
         held = self.servers[self.leads_to]
         if held is None or held.epoch < chunk.epoch:
             held = self.servers[self.leads_to] = self.store.acquire(acknowledged)
-        self.acknowledged = max(self.acknowledged, acknowledged)
         end = chunk.position + len(chunk.tokens)
         if chunk.position == len(held.tokens):
             held.tokens += chunk.tokens
+            held.acknowledged = acknowledged
             held.kept[chunk.position] = chunk
             held.kept = dict(list(held.kept.items())[-MAX_KEPT:])
         elif chunk.position not in held.kept or held.kept[chunk.position].tokens != chunk.tokens:
             raise WrongPosition("elsewhere", position=len(held.tokens))
-        durable = self.store.base(acknowledged)
+        durable = max((place for place in self.store.checkpoints if place <= acknowledged), default=0)
         # The outcome tells what the session consumed, so that a wrong state cannot pass.
         return step_pb2.StepResult(
             position=end, log_probabilities=held.tokens[:end], durable_position=durable, epoch=held.epoch
@@ -146,7 +150,7 @@ class World:
         if held is None or held.epoch < self.store.epoch:
             self.servers[server] = None
             return
-        base = self.store.base(self.acknowledged)
+        base = self.store.base(held.acknowledged)
         newest = max(self.store.checkpoints)
         self.store.checkpoints[len(held.tokens)] = list(held.tokens)
         kept = {base, newest, len(held.tokens)}
@@ -158,8 +162,17 @@ class World:
 
     def steal(self, server: int) -> None:
         """Has a server take the session, as another call of the client's would have it."""
-        held = self.servers[server] = self.store.acquire(self.lane.position)
-        self.lane.found(len(held.tokens), held.epoch)
+        if held := self._resume(server):
+            self.lane.found(len(held.tokens), held.epoch)
+
+    def _resume(self, server: int) -> Held | None:
+        """A call of the client's. It fails only once the client was told that it lacks inputs: it may be anywhere."""
+        try:
+            held = self.servers[server] = self.store.acquire(self.lane.position)
+        except FailedPrecondition:
+            assert any(isinstance(future.exception(), ReplayLost) for future in self.futures if future.done())
+            return None
+        return held
 
     def settle(self) -> None:
         """Lets everything that is under way arrive."""

@@ -234,7 +234,8 @@ class Lane:
         """Puts before the chunks in flight what leads to them from a position. Returns what stood there."""
         again: list[Pending] = []
         if position < self.position:
-            if self.replay is None:
+            # A chunk that was consumed and given up is not kept: there is no way back from behind it.
+            if self.replay is None or self.replay.end != self.position:
                 raise ReplayLost(self.session_id, position, self.position)
             again = [Pending(self, chunk, num_steps) for chunk, num_steps in self.replay.after(position)]
         former = self._drop_replays()
@@ -251,7 +252,8 @@ class Lane:
         """Fails a chunk, and those behind it unless it was consumed. Returns them, and what was sent for their sake."""
         error = self.fate.explain(error)
         start = pending.chunk.position
-        was_consumed = isinstance(error, WrongPosition) and error.position is not None and error.position > start
+        found = error.position if isinstance(error, WrongPosition) else None
+        was_consumed = found is not None and found >= start + pending.num_steps
         # If it was, those behind it may still be answered.
         lost = [pending] if was_consumed else list(self.chunks)[self.chunks.index(pending) :]
         for each in lost:
