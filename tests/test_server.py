@@ -20,7 +20,7 @@ from conveyor.settings import Settings
 from conveyor.v1 import generate_pb2, sequence_service_pb2_grpc, session_pb2, step_pb2
 from tests.foreign import make_endless, save_foreign
 from tests.models import make_context_model, make_model, save_model
-from tests.processes import children_of
+from tests.processes import are_gone, trials_of
 from tests.rpc.requests import failure_of, open_session, read_all, until
 
 
@@ -180,13 +180,13 @@ async def test_a_process_stops_while_it_tries_a_file(tmp_path: Path) -> None:
     """A file that never ends holds up neither a start that is broken off nor the end of its trial."""
     path = save_foreign(tmp_path, make_endless())
     async with process(str(path), *PORTS, "--trial-seconds", "60") as server:
-        while not (trials := children_of(server.pid)):
+        while not (trials := trials_of(server.pid)):
             await asyncio.sleep(0.01)
         server.send_signal(signal.SIGTERM)
         _, log = await asyncio.wait_for(server.communicate(), 20)
 
     assert (server.returncode, log) == (0, b"")
-    assert not [pid for pid in trials if Path(f"/proc/{pid}").exists()]
+    assert are_gone(trials)
 
 
 async def test_an_idle_process_stops_at_the_first_signal(models: Path) -> None:

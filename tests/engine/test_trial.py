@@ -20,7 +20,7 @@ from conveyor.settings import Settings
 from conveyor.signature import Axis, OutputSpec, Signature, StateSpec, TensorSpec
 from tests.foreign import make_bomb, make_endless, make_step, make_sums, save_foreign
 from tests.models import make_model, save_model
-from tests.processes import children_of
+from tests.processes import are_gone, trials_of
 
 BOUNDS = Bounds(num_bytes=6 * 1024**3, seconds=20, max_batch=4)
 
@@ -85,12 +85,12 @@ async def test_a_file_that_never_ends(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="did not load and make a step within 1 s"):
         await try_file(path, replace(BOUNDS, seconds=1))
     trial = asyncio.create_task(try_file(path, BOUNDS))
-    while not (children := children_of(os.getpid())):
+    while not (trials := trials_of(os.getpid())):
         await asyncio.sleep(0.01)
     trial.cancel()
     await asyncio.wait([trial])
     assert trial.cancelled()
-    while children & children_of(os.getpid()):
+    while not are_gone(trials):
         await asyncio.sleep(0.01)
 
 

@@ -16,7 +16,7 @@ from conveyor.engine.aliases import Alias, shared_version
 from conveyor.server import Server
 from conveyor.v1 import model_pb2, sequence_service_pb2_grpc, session_pb2, step_pb2
 from tests.foreign import make_bomb, make_endless, save_foreign
-from tests.processes import children_of
+from tests.processes import are_gone, trials_of
 from tests.rpc.conftest import StartServer
 from tests.rpc.requests import failure_of, open_session, step, until
 from tests.rpc.shelf import Shelf, Walker, list_models, load, version_model, versions
@@ -476,7 +476,7 @@ async def test_a_version_that_ends_while_it_is_called_back(shelf: Shelf, start: 
         unloading = asyncio.ensure_future(unload(stub, seconds=600))
         await until_versions(stub, {1: "retired"})
         loading = asyncio.ensure_future(load(stub))
-        await until(lambda: bool(children_of(os.getpid())))
+        await until(lambda: bool(trials_of(os.getpid())))
         (departure,) = server.repository._departures.values()
         departure.hurry(0)
 
@@ -545,11 +545,12 @@ async def test_a_server_stops_while_it_loads(shelf: Shelf, start: StartServer) -
         stub: Any = sequence_service_pb2_grpc.SequenceServiceStub(channel)
         save_foreign(shelf.root / "endless" / "1", make_endless())
         loading = asyncio.ensure_future(load(stub, "endless"))
-        await until(lambda: bool(children_of(os.getpid())))
+        await until(lambda: bool(trials_of(os.getpid())))
+        trials = trials_of(os.getpid())
         await server.drain()
 
         assert (await failure_of(loading)).code is grpc.StatusCode.UNAVAILABLE
-        await until(lambda: not children_of(os.getpid()))
+        await until(lambda: are_gone(trials))
 
 
 async def test_changes_are_found_by_polling(shelf: Shelf, start: StartServer) -> None:
