@@ -16,6 +16,7 @@ from conveyor.store.sessions_file import TABLES
 from conveyor.store.sqlite import SqliteStore
 from conveyor.store.store import Record, Saved, StoreError
 from tests.store.saves import opening_of, save_of
+from tests.store.writer import in_turn
 
 
 @pytest.fixture
@@ -66,11 +67,11 @@ async def test_processes_share_a_file(path: Path) -> None:
             one.stdout.readline()
             other.stdout.readline()
         store = SqliteStore(path)
-        record = await store.acquire("a")
+        record = await in_turn(lambda: store.acquire("a"))
         refused = one.stdout.read().splitlines()[-1]
         other.stdout.readline()
         other.kill()
-        taken = await store.save([save_of("a", 1_000_000, epoch=2)], must_replicate=False)
+        taken = await in_turn(lambda: store.save([save_of("a", 1_000_000, epoch=2)], must_replicate=False))
         await store.stop()
 
     assert record.epoch == 2
