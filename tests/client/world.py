@@ -40,10 +40,13 @@ class Store:
 
     def base(self, received: int) -> int:
         """Where a client that has answers up to here would begin."""
-        behind = [position for position in self.checkpoints if position <= received]
-        if not behind:
+        if (place := self.behind(received)) is None:
             raise FailedPrecondition("every checkpoint is ahead of the client")
-        return max(behind)
+        return place
+
+    def behind(self, received: int) -> int | None:
+        """The newest checkpoint that is not ahead of this position."""
+        return max((place for place in self.checkpoints if place <= received), default=None)
 
 
 class World:
@@ -138,7 +141,7 @@ class World:
             held.kept = dict(list(held.kept.items())[-MAX_KEPT:])
         elif chunk.position not in held.kept or held.kept[chunk.position].tokens != chunk.tokens:
             raise WrongPosition("elsewhere", position=len(held.tokens))
-        durable = max((place for place in self.store.checkpoints if place <= acknowledged), default=0)
+        durable = self.store.behind(acknowledged)
         # The outcome tells what the session consumed, so that a wrong state cannot pass.
         return step_pb2.StepResult(
             position=end, log_probabilities=held.tokens[:end], durable_position=durable, epoch=held.epoch

@@ -33,6 +33,15 @@ def replica(valkey: ValkeyProcess, tmp_path_factory: pytest.TempPathFactory) -> 
         yield process
 
 
+@pytest.fixture
+async def stores(valkey: ValkeyProcess, replica: ValkeyProcess) -> AsyncIterator[tuple[ValkeyStore, ValkeyStore]]:
+    """A store that waits for the replica, and one of the replica itself."""
+    both = ValkeyStore(valkey.url, 1, timeout=1.0), ValkeyStore(replica.url)
+    yield both
+    for store in both:
+        await store.stop()
+
+
 async def save_until_done(store: ValkeyStore, position: int, *, must_replicate: bool = False, epoch: int = 1) -> None:
     """Saves a session once the store can again."""
     async with asyncio.timeout(10):
@@ -158,48 +167,42 @@ async def test_a_server_that_is_a_replica_refuses(valkey: ValkeyProcess, store: 
     assert await store.save([save_of(position=10)], must_replicate=False) == [Saved.DONE]
 
 
-async def test_a_save_waits_for_replicas(valkey: ValkeyProcess, replica: ValkeyProcess) -> None:
+async def test_a_save_waits_for_replicas(replica: ValkeyProcess, stores: tuple[ValkeyStore, ValkeyStore]) -> None:
     """With one that is stopped only saves that need not replicate are acknowledged; when it is back, all are."""
-    store, beside = ValkeyStore(valkey.url, 1, timeout=1.0), ValkeyStore(replica.url)
-    try:
-        await store.create([opening_of()])
-        await save_until_done(store, 10, must_replicate=True)
-        replica.pause()
-        with pytest.raises(StoreError, match="0 of 1 replicas"):
-            await store.save([save_of(position=20)], must_replicate=True)
-        assert await store.save([save_of(position=30)], must_replicate=False) == [Saved.DONE]
-        replica.resume()
-        await save_until_done(store, 40, must_replicate=True)
+    store, beside = stores
+    await store.create([opening_of()])
+    await save_until_done(store, 10, must_replicate=True)
+    replica.pause()
+    with pytest.raises(StoreError, match="0 of 1 replicas"):
+        await store.save([save_of(position=20)], must_replicate=True)
+    assert await store.save([save_of(position=30)], must_replicate=False) == [Saved.DONE]
+    replica.resume()
+    await save_until_done(store, 40, must_replicate=True)
 
-        assert sorted((await beside.read("a")).checkpoints) == [0, 10, 20, 30, 40]
-    finally:
-        await store.stop()
-        await beside.stop()
+    assert sorted((await beside.read("a")).checkpoints) == [0, 10, 20, 30, 40]
 
 
-async def test_a_taking_up_outlives_a_failover(valkey: ValkeyProcess, replica: ValkeyProcess) -> None:
+async def test_a_taking_up_outlives_a_failover(
+    valkey: ValkeyProcess, replica: ValkeyProcess, stores: tuple[ValkeyStore, ValkeyStore]
+) -> None:
     """No replica, no taking up: else the epoch before it would come back, and two servers have the session."""
-    store, beside = ValkeyStore(valkey.url, 1, timeout=1.0), ValkeyStore(replica.url)
-    try:
-        await store.create([opening_of()])
-        await save_until_done(store, 10, must_replicate=True)
-        replica.pause()
-        with pytest.raises(StoreError, match="0 of 1 replicas"):
-            await store.acquire("a")
-        with pytest.raises(StoreError, match="0 of 1 replicas"):
-            await store.create([opening_of("b")], must_replicate=True)
-        assert await store.create([opening_of("c")]) == [1]
-        replica.resume()
-        await save_until_done(store, 20, must_replicate=True, epoch=2)
-        assert (await store.acquire("a", 2)).epoch == 3
-        valkey.kill()
-        replica.command("REPLICAOF", "NO", "ONE")
+    store, beside = stores
+    await store.create([opening_of()])
+    await save_until_done(store, 10, must_replicate=True)
+    replica.pause()
+    with pytest.raises(StoreError, match="0 of 1 replicas"):
+        await store.acquire("a")
+    with pytest.raises(StoreError, match="0 of 1 replicas"):
+        await store.create([opening_of("b")], must_replicate=True)
+    assert await store.create([opening_of("c")]) == [1]
+    replica.resume()
+    await save_until_done(store, 20, must_replicate=True, epoch=2)
+    assert (await store.acquire("a", 2)).epoch == 3
+    valkey.kill()
+    replica.command("REPLICAOF", "NO", "ONE")
 
-        assert (await beside.read("a")).epoch == 3
-        assert await beside.save([save_of(position=30, epoch=2)], must_replicate=False) == [Saved.FENCED]
-    finally:
-        await store.stop()
-        await beside.stop()
+    assert (await beside.read("a")).epoch == 3
+    assert await beside.save([save_of(position=30, epoch=2)], must_replicate=False) == [Saved.FENCED]
 
 
 async def test_an_operation_that_was_given_up_does_not_answer_another(store: ValkeyStore) -> None:

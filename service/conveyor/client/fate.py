@@ -33,7 +33,7 @@ class Fate:
     def lose(self, now: float) -> None:
         """Takes the news that the connection or the server was lost. It gives no more time to what is doubted."""
         if self._unbelieved is None:
-            self._doubt_ends = now + DOUBT_SECONDS
+            self.suspect(now)
 
     def suspect(self, now: float) -> None:
         """Takes a first NOT_FOUND of a server that is one of several."""

@@ -331,7 +331,7 @@ class Engine:
             await asyncio.wait_for(self._idle.wait(), seconds * (1 - STORING_SHARE) if has_store else seconds)
         except TimeoutError:
             if has_store:
-                self._core.stop_work(Unavailable("the server drains, and had no more time for this"))
+                self._core.stop_work(self._draining())
                 self._deliver()
 
     async def stop(self) -> None:
@@ -347,8 +347,11 @@ class Engine:
         """Raises Unavailable once the server stops, or the model is unloaded."""
         if self._is_draining:
             self._observer.work_refused("draining")
-            what = f"model {self.name} version {self.version}" if self._is_unloading else "the server"
-            raise Unavailable(f"{what} is draining")
+            raise self._draining()
+
+    def _draining(self) -> Unavailable:
+        what = f"model {self.name} version {self.version}" if self._is_unloading else "the server"
+        return Unavailable(f"{what} is draining")
 
     def _pump_soon(self) -> None:
         # Once for all that this turn of the loop brings: that is the whole of the batching window. Behind a run there

@@ -241,7 +241,10 @@ class Persistence:
             self._writer.close(session.session_id, stored.epoch)
 
     async def store_all(self, seconds: float) -> None:
-        """Stores every session, those without durability too, for at most so long; no work may be under way."""
+        """Stores every session, those without durability too, for at most so long.
+
+        A run may be under way, but work may not: nothing moves on.
+        """
         if self._writer is None:
             return
         with contextlib.suppress(TimeoutError):
