@@ -14,7 +14,7 @@ from bench.durability_report import REPORT, Results, make_report
 from bench.memory import measure_memory
 from bench.model import write_model
 from bench.outage import Outage, measure_outage
-from bench.restart import Start, fill, measure_start
+from bench.restart import Start, files_in, fill, measure_start
 from bench.stores import measure_stores
 
 OUTAGES = [(mode, num_sessions) for mode in ("async", "sync") for num_sessions in (1, 256)]
@@ -60,7 +60,7 @@ async def measure_starts(
     for number in tqdm(range(num_rounds), desc="starts", disable=None):
         empty = await measure_start(model, folder / f"empty-{number}", None)
         starts.append({0: empty, num_stored: await measure_start(model, full, str(number * num_stored // num_rounds))})
-    return starts, sum(path.stat().st_size for path in full.glob("*"))
+    return starts, sum(path.stat().st_size for path in files_in(full))
 
 
 if __name__ == "__main__":

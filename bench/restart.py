@@ -78,7 +78,12 @@ async def measure_start(model: Path, state: Path, session_id: str | None) -> Sta
 
 def forget(folder: Path) -> None:
     """Has the system drop what it holds of the files in a folder."""
-    for path in folder.glob("*"):
+    for path in files_in(folder):
         with path.open("rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files of a folder and of those within it."""
+    return [path for path in folder.rglob("*") if path.is_file()]
