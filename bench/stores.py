@@ -31,16 +31,22 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """A case, and sessions of a server without a store right before it."""
+class Comparison:
+    """A case, between two measurements of a server without a store: the machine's drift falls on both sides."""
 
-    reference: Measurement
+    before: Measurement
     stored: Measurement
+    after: Measurement
+
+    @property
+    def reference(self) -> float:
+        """Steps a second without a store."""
+        return (self.before.rate + self.after.rate) / 2
 
     @property
     def ratio(self) -> float:
         """The case's steps a second over those without a store."""
-        return self.stored.rate / self.reference.rate
+        return self.stored.rate / self.reference
 
 
 STORES = ("SQLite", "Valkey in memory", "Valkey with appendonly")
@@ -49,28 +55,36 @@ REFERENCE = Case("no store", "none")
 CASES = (Case("SQLite", "none"), *(Case(store, mode) for store in STORES for mode in ("async", "sync")))
 
 
-def measure_stores(model: Path, folder: Path, num_rounds: int, seconds: float = SECONDS) -> list[dict[Case, Pair]]:
-    """Starts every server and every client in its own process, and measures the pairs round after round."""
+def measure_stores(
+    model: Path, folder: Path, num_rounds: int, seconds: float = SECONDS
+) -> list[dict[Case, Comparison]]:
+    """Starts a server and a client for each case, all in processes of their own, and measures round after round."""
     with ExitStack() as stack:
-        options = {
+        flags = {
             "no store": (),
-            "SQLite": ("--store", "sqlite", "--state-dir", str(folder / "state")),
+            "SQLite": ("--store", "sqlite"),
             "Valkey in memory": _valkey(stack, folder / "memory"),
             "Valkey with appendonly": _valkey(stack, folder / "appendonly", *KEPT),
         }
-        servers = {store: stack.enter_context(Server.conveyor(model, *flags)) for store, flags in options.items()}
-        clients = {
-            case: stack.enter_context(Worker(Coalesced, servers[case.store].address, case.durability))
-            for case in (REFERENCE, *CASES)
-        }
-        rounds = tqdm(range(num_rounds), desc="stores", disable=None)
-        return [{case: _pair(clients[REFERENCE], clients[case], seconds) for case in CASES} for _ in rounds]
+        clients = dict[Case, Worker]()
+        for number, case in enumerate((REFERENCE, *CASES)):
+            options = (*flags[case.store], "--state-dir", str(folder / f"state-{number}"))
+            server = stack.enter_context(Server.conveyor(model, *options))
+            clients[case] = stack.enter_context(Worker(Coalesced, server.address, case.durability))
+        return [_measure_round(clients, seconds) for _ in tqdm(range(num_rounds), desc="stores", disable=None)]
 
 
 def _valkey(stack: ExitStack, folder: Path, *options: str) -> tuple[str, ...]:
     folder.mkdir()
-    return "--store", stack.enter_context(Valkey(folder, free_ports(1)[0], *options)).url, "--state-dir", str(folder)
+    return "--store", stack.enter_context(Valkey(folder, free_ports(1)[0], *options)).url
 
 
-def _pair(reference: Worker, stored: Worker, seconds: float) -> Pair:
-    return Pair(reference.measure(NUM_SESSIONS, seconds), stored.measure(NUM_SESSIONS, seconds))
+def _measure_round(clients: dict[Case, Worker], seconds: float) -> dict[Case, Comparison]:
+    measured = {}
+    before = clients[REFERENCE].measure(NUM_SESSIONS, seconds)
+    for case in CASES:
+        stored = clients[case].measure(NUM_SESSIONS, seconds)
+        after = clients[REFERENCE].measure(NUM_SESSIONS, seconds)
+        measured[case] = Comparison(before, stored, after)
+        before = after
+    return measured

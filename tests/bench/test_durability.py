@@ -10,7 +10,7 @@ from bench.model import write_model
 from bench.outage import NUM_STEPS, Outage, measure_outage
 from bench.restart import POSITION, Start, fill
 from bench.server import Server
-from bench.stores import CASES, Case, Pair
+from bench.stores import CASES, Case, Comparison
 from deploy.local.ports import free_ports
 from deploy.local.valkey import KEPT, Valkey
 
@@ -89,8 +89,8 @@ async def test_valkey_keeps_on_disk_what_it_is_told_to(tmp_path: Path) -> None:
 def test_the_report_judges_the_median_of_ratios() -> None:
     """One bad round among three does not miss what is asked, two do; every part has its lines."""
     even = Measurement(rate=1000.0, p50=0.001, p99=0.002)
-    good = {case: Pair(even, even) for case in CASES}
-    bad = {case: Pair(even, Measurement(rate=500.0, p50=0.001, p99=0.002)) for case in CASES}
+    good = {case: Comparison(even, even, even) for case in CASES}
+    bad = {case: Comparison(even, Measurement(rate=500.0, p50=0.001, p99=0.002), even) for case in CASES}
     outages = [{("sync", 1): Outage(1.0, 1.5, 2.5)}]
     starts = [{0: Start(1.0, 0.1), 7000: Start(1.25, 0.2)}]
 
