@@ -66,9 +66,9 @@ class TroubledStore(MemoryStore):
         await self._enter()
         return await super().save(saves, must_replicate=must_replicate)
 
-    async def acquire(self, session_id: str, epoch: int | None = None) -> Record | None:
+    async def acquire(self, session_id: str, epoch: int | None = None, seconds: float = 0.0) -> Record | None:
         await self._enter()
-        return await super().acquire(session_id, epoch)
+        return await super().acquire(session_id, epoch, seconds)
 
     async def read(self, session_id: str) -> Record | None:
         await self._enter()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -156,6 +157,31 @@ class TestAsync:
 
         assert [save.position for save in store.saves] == [3]
         assert (served.counts.num_stored, served.engine.stats().num_unstored) == (1, 0)
+        await goes_on(store, "a", 3)
+
+    async def test_it_is_stored_for_as_long_as_it_lives(self, served: Served, store: TroubledStore) -> None:
+        """One that is used goes on though no checkpoint was due since it opened, when its server is lost by then."""
+        durability = Durability(Mode.ASYNC, 1_000_000, NEVER)
+        view = await served.open("a", durability, idle_timeout=1.2)
+        assert view.durability == replace(durability, every_seconds=1.2)  # a longer one would be in vain
+        await asyncio.sleep(0.7)
+        await served.step("a", TEXT[:3])
+        await asyncio.sleep(0.7)
+
+        await goes_on(store, "a", 0)
+
+    async def test_who_takes_it_up_has_it_for_its_whole_idle_timeout(
+        self, served: Served, store: TroubledStore
+    ) -> None:
+        """Though it was stored long before, and does not move before the next server has it."""
+        await served.open("a", SYNC, idle_timeout=1.2)
+        await served.step("a", TEXT[:3])
+        await asyncio.sleep(0.7)
+        async with serving(store) as other:
+            await other.engines.holding("a")
+            await asyncio.sleep(0.7)
+            await other.engine.drain(5.0)
+
         await goes_on(store, "a", 3)
 
     async def test_trouble_does_not_stop_it(self, served: Served, store: TroubledStore) -> None:

@@ -50,11 +50,11 @@ async def close(stub: Any, session_id: str) -> session_pb2.CloseSessionResponse:
 
 class TestAsking:
     async def test_what_is_granted_is_told(self, pair: Pair) -> None:
-        """Numbers that are not given are the server's, and so is a mode that is not."""
+        """Numbers that are not given are the server's, and so is a mode that is not. It may idle for ten minutes."""
         stub = pair[0].stub
         asked = {
-            "server's": (None, durability(mode=ASYNC.mode, every_steps=4, every=3600)),
-            "numbers": (durability(every_steps=9), durability(mode=ASYNC.mode, every_steps=9, every=3600)),
+            "server's": (None, durability(mode=ASYNC.mode, every_steps=4, every=600)),
+            "numbers": (durability(every_steps=9), durability(mode=ASYNC.mode, every_steps=9, every=600)),
             "time": (durability(mode=ASYNC.mode, every=0.5), durability(mode=ASYNC.mode, every_steps=4, every=0.5)),
             "none": (NONE, NONE),
             "sync": (SYNC, SYNC),

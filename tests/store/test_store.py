@@ -167,6 +167,18 @@ async def test_what_nobody_saves_expires(store: Store) -> None:
     assert await store.read("c") == Record("c", 1, b"head of c", {0: b"new"})
 
 
+async def test_who_takes_a_session_up_lets_it_live(store: Store) -> None:
+    """It lives for as long as the new owner says, if it would not live for longer by itself."""
+    await store.create([opening_of("a", seconds=0.5), opening_of("b", seconds=0.5)])
+    await store.acquire("a", seconds=600.0)
+    await store.acquire("b", seconds=0.001)
+    assert (await store.read("b")).epoch == 2
+    await asyncio.sleep(0.6)
+
+    assert (await store.read("a")).epoch == 2
+    assert await store.read("b") is None
+
+
 @pytest.mark.parametrize("count", [1, 7, 100])
 async def test_all_open_sessions_are_listed(store: Store, count: int) -> None:
     """In pages of any size, with heads and positions, and without the states."""

@@ -25,6 +25,11 @@ class Durability:
     every_steps: int = 64
     every_seconds: float = 1.0
 
+    @property
+    def lag(self) -> float:
+        """Seconds for which a step may wait for a checkpoint, if the store takes it."""
+        return self.every_seconds if self.mode is Mode.ASYNC else 0.0
+
 
 NOT_STORED = Durability()
 

@@ -133,7 +133,9 @@ class Persistence:
         """
         if self._writer is None:
             raise FailedPrecondition("durability: the server has no store")
-        session.stored = Stored(durability)
+        # Or the record could be gone before the session's next checkpoint.
+        lag = min(durability.every_seconds, session.idle_timeout)
+        session.stored = Stored(replace(durability, every_seconds=lag))
         state = self.states_of([session])[0]
         if durability.mode is Mode.NONE:  # at a drain: there is no checkpoint before this one to answer again from
             state = replace(state, kept=session.unread, drawn=session.drawn)
@@ -189,7 +191,7 @@ class Persistence:
             state.position,
             self.encode(state),
             oldest,
-            max(1.0, session.expires - now),
+            max(1.0, session.expires - now) + stored.durability.lag,
             head,
             latest,
         )

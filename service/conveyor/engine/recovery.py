@@ -88,7 +88,7 @@ class Recovery:
         await _think_again()
         taking.may_stop = False
         with store_answers():
-            record = await self._writer.store.acquire(session_id, found.epoch)
+            record = await self._writer.store.acquire(session_id, found.epoch, _seconds_of(raw_head))
             if record is None:
                 raise Aborted("session_id: it was saved, closed or taken up this moment")
             engine, raw_head, contexts = await self._check(record)
@@ -109,8 +109,8 @@ class Recovery:
         """
         position = state.position
         if max(record.checkpoints) > position:
-            seconds = min(head.idle_timeout, max(1.0, head.lifetime_ends - time.time()))
-            save = Save(record.session_id, record.epoch, position, record.checkpoints[position], 0, seconds)
+            checkpoint = record.checkpoints[position]
+            save = Save(record.session_id, record.epoch, position, checkpoint, 0, _seconds_of(head))
             await self._writer.store.save([save], must_replicate=True)
 
     async def view(self, session_id: str) -> SessionView:
@@ -166,6 +166,11 @@ class Recovery:
     async def _check(self, record: Record) -> tuple["Engine", Head, bytes]:
         head, contexts = _head_of(record)
         return await self._engine_for(head), head, contexts
+
+
+def _seconds_of(head: Head) -> float:
+    """How long the record of a session lives that is used now, and not saved again."""
+    return min(head.idle_timeout, max(1.0, head.lifetime_ends - time.time())) + head.durability.lag
 
 
 async def _think_again() -> None:

@@ -74,12 +74,13 @@ class MemoryStore:
         entry = self._entries[save.session_id] = _Entry(save.epoch, 0.0, True, save.head or b"")
         entry.put(save)
 
-    async def acquire(self, session_id: str, epoch: int | None = None) -> Record | None:
+    async def acquire(self, session_id: str, epoch: int | None = None, seconds: float = 0.0) -> Record | None:
         """See `Store`."""
         found = self._get_open(session_id)
         if not found or epoch not in (None, found.epoch):
             return None
         found.epoch += 1
+        found.expires = max(found.expires, monotonic() + seconds)
         return found.record(session_id)
 
     async def read(self, session_id: str) -> Record | None:

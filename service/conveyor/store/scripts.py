@@ -56,13 +56,14 @@ return redis.status_reply('done')
 """
 )
 
-# ARGV: the epoch that it must have, if any. Returns the hash as HGETALL does, nil if the session is not open, or has
-# another.
+# ARGV: milliseconds to live at least and, if there is one, the epoch that it must have. Returns the hash as HGETALL
+# does, nil if the session is not open, or has another epoch.
 ACQUIRE = (
     _FIND
     + """
-if not epoch or closed or (ARGV[1] and ARGV[1] ~= epoch) then return nil end
+if not epoch or closed or (ARGV[2] and ARGV[2] ~= epoch) then return nil end
 redis.call('HINCRBY', KEYS[1], 'epoch', 1)
+if tonumber(ARGV[1]) > redis.call('PTTL', KEYS[1]) then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
 return redis.call('HGETALL', KEYS[1])
 """
 )

@@ -57,7 +57,8 @@ DELETE FROM checkpoints WHERE rowid IN (
 PUT_CHECKPOINTS = "INSERT OR REPLACE INTO checkpoints (session_id, position, epoch, checkpoint) VALUES {rows}"
 PUT_HEADS = "INSERT OR REPLACE INTO heads (session_id, head) VALUES {rows}"
 ACQUIRE = """
-UPDATE sessions SET epoch = epoch + 1 WHERE session_id = ? AND is_open AND expires > ? AND epoch = COALESCE(?, epoch)
+UPDATE sessions SET epoch = epoch + 1, expires = MAX(expires, ?)
+WHERE session_id = ? AND is_open AND expires > ? AND epoch = COALESCE(?, epoch)
 """
 READ = """
 SELECT epoch, head FROM sessions JOIN heads USING (session_id) WHERE session_id = ? AND is_open AND expires > ?
@@ -120,10 +121,11 @@ class SessionsFile:
         self._make(made)
         return outcomes
 
-    def acquire(self, session_id: str, epoch: int | None) -> Record | None:
+    def acquire(self, session_id: str, epoch: int | None, seconds: float) -> Record | None:
         """See `Store`."""
+        now = time.time()
         with self._transaction("IMMEDIATE"):
-            num_raised = self._run(ACQUIRE, [session_id, time.time(), epoch]).rowcount
+            num_raised = self._run(ACQUIRE, [now + seconds, session_id, now, epoch]).rowcount
             return self._read(session_id) if num_raised else None
 
     def read(self, session_id: str) -> Record | None:

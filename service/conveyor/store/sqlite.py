@@ -33,9 +33,9 @@ class SqliteStore:
         """See `Store`. There are no replicas."""
         return await self._do(lambda: self._file.save(saves))
 
-    async def acquire(self, session_id: str, epoch: int | None = None) -> Record | None:
+    async def acquire(self, session_id: str, epoch: int | None = None, seconds: float = 0.0) -> Record | None:
         """See `Store`."""
-        return await self._do(lambda: self._file.acquire(session_id, epoch))
+        return await self._do(lambda: self._file.acquire(session_id, epoch, seconds))
 
     async def read(self, session_id: str) -> Record | None:
         """See `Store`."""

@@ -73,10 +73,11 @@ class Store(Protocol):
         `must_replicate` waits for the store's replicas, where it has any.
         """
 
-    async def acquire(self, session_id: str, epoch: int | None = None) -> Record | None:
+    async def acquire(self, session_id: str, epoch: int | None = None, seconds: float = 0.0) -> Record | None:
         """Raises the epoch of a session, so that whoever had it is refused from now on, and returns its record.
 
-        The store's replicas have the epoch by then, where there are any: one that came back would be had by two.
+        The record lives for `seconds` from now at least, if nothing is saved. The store's replicas have the epoch by
+        then, where there are any: one that came back would be had by two.
 
         None, and nothing is raised, if it is not the epoch given: somebody else was quicker.
         """

@@ -39,10 +39,10 @@ class ValkeyStore:
         commands = scripts.calls(scripts.SAVE, [(save.session_id, _saving(save)) for save in saves])
         return [Saved(reply.decode()) for reply in await self._run(commands, must_replicate=must_replicate)]
 
-    async def acquire(self, session_id: str, epoch: int | None = None) -> Record | None:
+    async def acquire(self, session_id: str, epoch: int | None = None, seconds: float = 0.0) -> Record | None:
         """See `Store`."""
         condition = () if epoch is None else (b"%d" % epoch,)
-        commands = scripts.calls(scripts.ACQUIRE, [(session_id, condition)])
+        commands = scripts.calls(scripts.ACQUIRE, [(session_id, (b"%d" % (seconds * 1000), *condition))])
         (reply,) = await self._run(commands, must_replicate=True)  # or a failover brought the epoch before it back
         return _record(session_id, reply or [])
 
