@@ -41,7 +41,7 @@ from conveyor.errors import (
     Unavailable,
 )
 from conveyor.graph.model_file import model_from_proto
-from conveyor.store import Record
+from conveyor.store import LISTED_BYTES, Record
 from tests.engine.harness import GREEDY, LOGITS, alone
 from tests.engine.stores import TroubledStore
 from tests.engine.test_engine import AwaitedSink, Counts
@@ -785,6 +785,18 @@ class TestStates:
                 await other.engines.holding(name)
                 answer = await other.step(name, TEXT[position:], position=position)
                 np.testing.assert_allclose(answer.outputs["logits"], whole.outputs["logits"][position:], atol=1e-5)
+
+    async def test_large_contexts_do_not_keep_it_out_of_lists(self, store: TroubledStore) -> None:
+        """A list leaves them out, and tells all else."""
+        proto, _ = make_context_model(vocabulary_size=LISTED_BYTES)
+        async with serving(store, proto) as served:
+            for name in "ab":
+                await served.open(name, SYNC, {"picture": np.array([0.5, -1, 2], np.float32)})
+            assert len((await store.read("a")).head) > LISTED_BYTES
+            views, _ = await served.engines.stored(10, "", "lm")
+
+        told = [(view.session_id, view.seed, view.durability.mode, view.epoch) for view in views]
+        assert told == [("a", 1, Mode.SYNC, 1), ("b", 1, Mode.SYNC, 1)]
 
     async def test_a_generation_goes_on(self, served: Served, store: TroubledStore) -> None:
         """Its last token, which has not run, and the tokens that penalties look at are in the checkpoint."""

@@ -1,11 +1,12 @@
 """What every store does."""
 
 import asyncio
+import random
 
 import pytest
 
 from conveyor.store.memory import MemoryStore
-from conveyor.store.store import Record, Saved, Store
+from conveyor.store.store import LISTED_BYTES, Record, Saved, Store
 from tests.store.saves import opening_of, read_pages, save_of
 
 
@@ -190,6 +191,16 @@ async def test_all_open_sessions_are_listed(store: Store, count: int) -> None:
     listed = await read_pages(store, count)
 
     assert listed == {name: Record(name, 1, b"head of " + name.encode(), {0: b"", 5: b""}) for name in names[:30]}
+
+
+async def test_lists_leave_the_ends_of_long_heads_out(store: Store) -> None:
+    """There may be a picture in each, and a page of those would take minutes and gigabytes."""
+    head = random.Random(0).randbytes(3 * LISTED_BYTES)
+    await store.create([save_of("long", head=head), save_of("whole", head=head[:LISTED_BYTES])])
+    listed = await read_pages(store, 10)
+
+    assert {record.head for record in listed.values()} == {head[:LISTED_BYTES]}
+    assert (await store.read("long")).head == head
 
 
 async def test_a_batch_may_have_any_size(store: Store) -> None:

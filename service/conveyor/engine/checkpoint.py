@@ -20,6 +20,7 @@ from conveyor.engine.session import Kept, can_answer
 from conveyor.engine.spilled import Rows
 from conveyor.engine.work import Start
 from conveyor.graph.arena import Arena
+from conveyor.store import LISTED_BYTES
 
 MAGIC = b"CVYR"
 FORMAT = 1
@@ -92,19 +93,35 @@ def read_head(data: bytes) -> tuple[Head, bytes]:
         CheckpointError: damaged, or not a head.
     """
     body = _checked(data, HEAD)
-    length = _FRAME.unpack_from(body)[3]
-    end = _FRAME.size + length
+    head, has_contexts, end = _described(body)
+    if not has_contexts and len(body) > end:
+        raise CheckpointError("there is more than a head")
+    return head, body[end:]
+
+
+def read_listed_head(data: bytes) -> Head:
+    """A head as a list has it, without its contexts. Of a long one the end is missing, and so is the checksum.
+
+    Raises:
+        CheckpointError: as `read_head`.
+    """
+    if len(data) < LISTED_BYTES:
+        return read_head(data)[0]
+    _check_frame(data, HEAD)
+    return _described(data)[0]
+
+
+def _described(body: bytes) -> tuple[Head, bool, int]:
+    """A head by its description, whether there are contexts, and where these begin."""
+    end = _FRAME.size + _FRAME.unpack_from(body)[3]
     try:
         fields = json.loads(body[_FRAME.size : end])
         durability = fields.pop("durability")
         durability["mode"] = Mode(durability["mode"])
         has_contexts = fields.pop("has_contexts")
-        head = Head(**fields, durability=Durability(**durability))
+        return Head(**fields, durability=Durability(**durability)), has_contexts, end
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"the description of the session cannot be read: {error}") from None
-    if not has_contexts and len(body) > end:
-        raise CheckpointError("there is more than a head")
-    return head, body[end:]
 
 
 def start_from(head: Head, state: State) -> Start:
@@ -180,14 +197,18 @@ def _raw(rows: Rows | None, arenas: Sequence[Arena]) -> bytes:
 
 def _checked(data: bytes, kind: int) -> bytes:
     """The frame without its checksum."""
-    if len(data) < _FRAME.size + _CHECKSUM.size or data[:4] != MAGIC:
-        raise CheckpointError("these bytes are not a checkpoint")
+    _check_frame(data, kind)
     body = data[: -_CHECKSUM.size]
-    _, version, found, _ = _FRAME.unpack_from(body)
-    if version != FORMAT:
-        raise CheckpointError(f"it has format {version}, this server reads {FORMAT}")
     if _CHECKSUM.unpack(data[-_CHECKSUM.size :])[0] != crc32(body):
         raise CheckpointError("its checksum is wrong: it is damaged or cut short")
+    return body
+
+
+def _check_frame(data: bytes, kind: int) -> None:
+    if len(data) < _FRAME.size + _CHECKSUM.size or data[:4] != MAGIC:
+        raise CheckpointError("these bytes are not a checkpoint")
+    _, version, found, _ = _FRAME.unpack_from(data)
+    if version != FORMAT:
+        raise CheckpointError(f"it has format {version}, this server reads {FORMAT}")
     if found != kind:
         raise CheckpointError("it is another part of a checkpoint")
-    return body

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from conveyor.engine.checkpoint import CheckpointError, Head, State, read_head
+from conveyor.engine.checkpoint import CheckpointError, Head, State, read_head, read_listed_head
 from conveyor.engine.durability import Mode, Stored
 from conveyor.engine.store_writer import StoreWriter, store_answers
 from conveyor.engine.work import Residency, SessionView
@@ -115,7 +115,8 @@ class Recovery:
 
     async def view(self, session_id: str) -> SessionView:
         """A stored session as it is told to the outside. Raises NotFound, Unavailable."""
-        return view_of(await self._read(session_id))
+        record = await self._read(session_id)
+        return view_of(record, _head_of(record)[0])
 
     async def epoch_of(self, session_id: str) -> int:
         """The epoch of a stored session; 0 if the store does not have it. Raises Unavailable."""
@@ -152,7 +153,7 @@ class Recovery:
                 records, cursor = await self._writer.store.list(count, cursor)
         except ValueError:
             raise InvalidArgument("page_token", "is not one that this server gave") from None
-        return [view for record in records if (view := _view_or_none(record))], cursor
+        return [view for record in records if (view := _listed(record))], cursor
 
     async def _read(self, session_id: str) -> Record:
         if self._writer.is_closing(session_id):
@@ -209,17 +210,17 @@ def _head_of(record: Record) -> tuple[Head, bytes]:
         raise FailedPrecondition(f"session_id: the stored session cannot be used: {error}") from None
 
 
-def _view_or_none(record: Record) -> SessionView | None:
+def _listed(record: Record) -> SessionView | None:
+    """A record of a list as a session; None if it is damaged."""
     try:
-        return view_of(record)
-    except FailedPrecondition as error:
-        log.warning("session %s: %s", record.session_id, error)
+        return view_of(record, read_listed_head(record.head))
+    except CheckpointError as error:
+        log.warning("session %s: the stored session cannot be used: %s", record.session_id, error)
         return None
 
 
-def view_of(record: Record) -> SessionView:
-    """A record as a session. Raises FailedPrecondition if it is damaged."""
-    head, _ = _head_of(record)
+def view_of(record: Record, head: Head) -> SessionView:
+    """A record as a session."""
     newest = max(record.checkpoints, default=0)
     return SessionView(
         record.session_id,

@@ -1,5 +1,5 @@
 """Where checkpoints of sessions are kept, so that these outlive the server."""
 
-from conveyor.store.store import Record, Save, Saved, Store, StoreError
+from conveyor.store.store import LISTED_BYTES, Record, Save, Saved, Store, StoreError
 
-__all__ = ["Record", "Save", "Saved", "Store", "StoreError"]
+__all__ = ["LISTED_BYTES", "Record", "Save", "Saved", "Store", "StoreError"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from heapq import nsmallest
 from time import monotonic
 
-from conveyor.store.store import CLOSED_SECONDS, Record, Save, Saved, judge
+from conveyor.store.store import CLOSED_SECONDS, LISTED_BYTES, Record, Save, Saved, judge
 
 
 @dataclass(slots=True)
@@ -104,7 +104,10 @@ class MemoryStore:
         """See `Store`. A cursor is the last id."""
         names = nsmallest(count, (name for name in self._entries if name > cursor and self._get_open(name)))
         records = [self._entries[name].record(name) for name in names]
-        records = [replace(record, checkpoints=dict.fromkeys(record.checkpoints, b"")) for record in records]
+        records = [
+            replace(record, head=record.head[:LISTED_BYTES], checkpoints=dict.fromkeys(record.checkpoints, b""))
+            for record in records
+        ]
         return records, names[-1] if len(names) == count else ""
 
     async def stop(self) -> None:

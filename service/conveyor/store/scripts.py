@@ -68,12 +68,13 @@ return redis.call('HGETALL', KEYS[1])
 """
 )
 
-# Returns epoch, head and the names of all fields, nil if the session is not open.
+# ARGV: the most bytes of the head. Returns epoch, head and the names of all fields, nil if the session is not open.
 SUMMARY = (
     _FIND
     + """
 if not epoch or closed then return nil end
-return {epoch, redis.call('HGET', KEYS[1], 'head'), redis.call('HKEYS', KEYS[1])}
+local head = redis.call('HGET', KEYS[1], 'head')
+return {epoch, string.sub(head, 1, tonumber(ARGV[1])), redis.call('HKEYS', KEYS[1])}
 """
 )
 

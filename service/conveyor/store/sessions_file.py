@@ -10,7 +10,7 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
-from conveyor.store.store import CLOSED_SECONDS, Record, Save, Saved, judge
+from conveyor.store.store import CLOSED_SECONDS, LISTED_BYTES, Record, Save, Saved, judge
 
 # Rows of one statement. Old versions of SQLite take 32,766 parameters.
 MOST_ROWS = 1000
@@ -65,7 +65,7 @@ SELECT epoch, head FROM sessions JOIN heads USING (session_id) WHERE session_id 
 """
 LIST = """
 SELECT json_group_array(json_array(session_id, epoch, head, json(positions))) FROM (
-    SELECT session_id, epoch, hex(head) AS head, (
+    SELECT session_id, epoch, hex(substr(head, 1, ?)) AS head, (
         SELECT json_group_array(position) FROM checkpoints WHERE session_id = sessions.session_id) AS positions
     FROM sessions JOIN heads USING (session_id)
     WHERE session_id > ? AND is_open AND expires > ? ORDER BY session_id LIMIT ?)
@@ -157,7 +157,7 @@ class SessionsFile:
     def list(self, count: int, cursor: str) -> tuple[list[Record], str]:
         """See `Store`. A cursor is the last id."""
         with self._transaction("DEFERRED"):
-            rows = json.loads(self._run(LIST, [cursor, time.time(), count]).fetchone()[0])
+            rows = json.loads(self._run(LIST, [LISTED_BYTES, cursor, time.time(), count]).fetchone()[0])
         records = [
             Record(session_id, epoch, bytes.fromhex(head), dict.fromkeys(positions, b""))
             for session_id, epoch, head, positions in rows

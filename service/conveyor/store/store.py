@@ -7,6 +7,8 @@ from typing import Protocol
 
 # Seconds for which a closed session's epoch is kept.
 CLOSED_SECONDS = 3600.0
+# Of each head in a list: enough to describe the session. The contexts behind that may be pictures.
+LISTED_BYTES = 4096
 
 
 class StoreError(Exception):
@@ -93,7 +95,9 @@ class Store(Protocol):
         """
 
     async def list(self, count: int, cursor: str = "") -> tuple[list[Record], str]:
-        """About `count` open records without checkpoints' bytes (positions with empty values), and the next cursor.
+        """About `count` open records, and the next cursor.
+
+        They have no checkpoints' bytes (positions with empty values), and of each head the first `LISTED_BYTES`.
 
         An empty cursor starts, and one that comes back empty ends. Records that come or go meanwhile may be missed, and
         one may come twice.

@@ -5,7 +5,7 @@ from typing import Any
 
 from conveyor.store import scripts
 from conveyor.store.scripts import Command
-from conveyor.store.store import CLOSED_SECONDS, Record, Save, Saved, StoreError
+from conveyor.store.store import CLOSED_SECONDS, LISTED_BYTES, Record, Save, Saved, StoreError
 from conveyor.store.valkey_server import ValkeyServer
 
 
@@ -64,7 +64,8 @@ class ValkeyStore:
         scan = (b"SCAN", b"%d" % int(cursor or 0), b"MATCH", scripts.PREFIX + b"*", b"COUNT", b"%d" % count)
         ((following, keys),) = await self._server.run([scan])
         ids = [key.removeprefix(scripts.PREFIX).decode() for key in keys]
-        replies = await self._server.run(scripts.calls(scripts.SUMMARY, [(session_id, ()) for session_id in ids]))
+        arguments = [(session_id, (b"%d" % LISTED_BYTES,)) for session_id in ids]
+        replies = await self._server.run(scripts.calls(scripts.SUMMARY, arguments))
         records = [_summary(session_id, *reply) for session_id, reply in zip(ids, replies, strict=True) if reply]
         return records, following.decode() if following != b"0" else ""
 
