@@ -389,6 +389,25 @@ class TestOwners:
             assert found == [other.engine] * 5
             assert (other.engine.get("a").epoch, other.counts.num_resumed) == (2, 1)
 
+    async def test_trouble_is_told_by_a_server_that_holds_nothing(
+        self, store: TroubledStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The store that did not tell of a session counts as down, and is asked until it answers."""
+        async with serving(store) as served:
+            await served.open("a", SYNC)
+        async with serving(store) as other:
+            store.fail()
+            for _ in range(3):
+                with pytest.raises(Unavailable):
+                    await other.engines.holding("a")
+            assert not other.engines.is_store_up
+            store.mend()
+            while not other.engines.is_store_up:
+                await asyncio.sleep(0.002)
+            assert "a" not in other.engine
+
+        assert caplog.messages.count("the store does not answer: it is broken") == 1
+
     async def test_what_cannot_be_held_is_not_taken(self, served: Served, store: TroubledStore) -> None:
         """A server that is full, or draining, leaves the session with the one that has it."""
         await served.open("a", SYNC)

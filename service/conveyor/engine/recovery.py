@@ -87,7 +87,7 @@ class Recovery:
         engine.check_room(session_id)
         await _think_again()
         taking.may_stop = False
-        with store_answers():
+        with self._writer.asked():
             record = await self._writer.store.acquire(session_id, found.epoch, _seconds_of(raw_head))
             if record is None:
                 raise Aborted("session_id: it was saved, closed or taken up this moment")
@@ -136,7 +136,7 @@ class Recovery:
         if 0 < epoch < record.epoch:
             raise Superseded(record.epoch)
         await _think_again()  # the client may have given up long since, and opened another under this id
-        with store_answers():
+        with self._writer.asked():
             (was_closed,) = await self._writer.store.close([(session_id, record.epoch)])
         if not was_closed:
             raise Aborted("session_id: it was taken up this moment")
@@ -158,7 +158,7 @@ class Recovery:
     async def _read(self, session_id: str) -> Record:
         if self._writer.is_closing(session_id):
             raise _not_found(session_id)
-        with store_answers():
+        with self._writer.asked():
             record = await self._writer.store.read(session_id)
         if record is None:
             raise _not_found(session_id)

@@ -98,7 +98,8 @@ class StoreWriter:
         self._news = asyncio.Event()
         self._pause = FIRST_PAUSE
         self._retry_at = 0.0
-        self._retry: asyncio.TimerHandle | None = None  # of closings
+        self._is_unheard = False  # it did not tell of a session that somebody looked for
+        self._retry: asyncio.TimerHandle | None = None  # of closings, and of listening
         self._task: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -126,11 +127,20 @@ class StoreWriter:
     @property
     def is_up(self) -> bool:
         """False from a failure until the store answers again."""
-        return not self._retry_at
+        return not self._retry_at and not self._is_unheard
 
     def may_try(self, now: float) -> bool:
         """False while a store that failed is left alone."""
         return now >= self._retry_at
+
+    @contextlib.contextmanager
+    def asked(self) -> Iterator[None]:
+        """As `store_answers`, for who looks for a session: the store counts as down until it is heard again."""
+        try:
+            yield
+        except StoreError as error:
+            self._unheard(error)
+            raise no_answer(error) from None
 
     def save(self, save: Save, done: Done, *, must_replicate: bool) -> None:
         """Stores a checkpoint; `done` is told what came of it. At most one of a session may be on its way."""
@@ -185,14 +195,16 @@ class StoreWriter:
             await self._close()  # first: an id may be closed and opened again
             await self._create()
             await self._save()
-            if self._saves or self._creations or (self._closings and self.is_up):
+            await self._listen()
+            if self._saves or self._creations or (self._closings and not self._retry_at):
                 self._news.set()
-            elif self._closings:
-                self._close_later()
-            else:
+                continue
+            if self._closings or self._is_unheard:
+                self._try_later()
+            if not self._closings:
                 self._idle.set()
 
-    def _close_later(self) -> None:
+    def _try_later(self) -> None:
         if self._retry is not None:
             self._retry.cancel()
         self._retry = asyncio.get_running_loop().call_later(LONGEST_PAUSE, self._news.set)
@@ -272,6 +284,13 @@ class StoreWriter:
         for closing in closings.values():
             closing.was_tried.set()
 
+    async def _listen(self) -> None:
+        """Asks for no session. Whether it can be written to, writing tells."""
+        if self._is_unheard and not self._retry_at:
+            with contextlib.suppress(Exception):
+                await self.store.read("")
+                self._succeeded()
+
     def _urgent_closings(self) -> dict[str, _Closing]:
         """Those whose ids are to be opened again: they do not wait until the store has had its pause."""
         ids = (each.save.session_id for each in self._creations[:MAX_SAVES])
@@ -299,7 +318,14 @@ class StoreWriter:
     def _succeeded(self) -> None:
         if not self.is_up:
             log.info("the store answers again")
-        self._retry_at, self._pause = 0.0, FIRST_PAUSE
+        self._retry_at, self._pause, self._is_unheard = 0.0, FIRST_PAUSE, False
+
+    def _unheard(self, error: StoreError) -> None:
+        if self.is_up:
+            log.error("the store does not answer: %s", error)
+        if not self._is_unheard:
+            self._is_unheard = True
+            self._try_later()
 
 
 def _digest(head: bytes | None) -> bytes:
