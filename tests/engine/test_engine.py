@@ -453,6 +453,6 @@ class TestShutdown:
         await engine.stop()
         await engine.stop()
 
-        assert engine._runs.is_stopped
+        assert engine._pump.is_stopped
         with pytest.raises(Unavailable):
             engine.open(OpenOptions())

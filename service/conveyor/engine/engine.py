@@ -2,34 +2,28 @@
 
 import asyncio
 import logging
-import secrets
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from itertools import islice
 
-import numpy as np
-
-from conveyor.engine.assembly import Assembly
 from conveyor.engine.checkpoint import Head, State, start_from
 from conveyor.engine.core import Core
 from conveyor.engine.delivery import Delivery
 from conveyor.engine.durability import Durability, Mode, Stored
-from conveyor.engine.feeds import Results
 from conveyor.engine.initialiser import Initialiser
 from conveyor.engine.limits import Device, EngineStats, Limits
 from conveyor.engine.overview import page_of, stats_of, view_of
 from conveyor.engine.persistence import Persistence
 from conveyor.engine.prefixes import Prefixes
+from conveyor.engine.pump import Pump
 from conveyor.engine.runner import Runner
 from conveyor.engine.runs import Runs
-from conveyor.engine.scheduler import Batch
 from conveyor.engine.session import Session
 from conveyor.engine.store_writer import StoreWriter
 from conveyor.engine.table import ALIKE
 from conveyor.engine.work import (
     Array,
-    BatchRecord,
     Chunk,
     EndReason,
     Generation,
@@ -90,10 +84,10 @@ class Engine:
             (name, version, self.fingerprint), self._core, self.runner, writer, observer, self._deliver
         )
         self._delivery = Delivery((name, version), self._core, observer, self.persistence.close)
-        self._runs = Runs(self.runner, f"{name}-{version}", self._came_back)
+        runs = Runs(self.runner, f"{name}-{version}")
+        self._pump = Pump(self._core, runs, observer, self._ran, self._deliver)
         self._is_draining = self._is_unloading = False
         self._idle = asyncio.Event()  # set once a draining engine has no work left
-        self._is_pump_due = False
 
     @property
     def limits(self) -> Limits:
@@ -112,11 +106,11 @@ class Engine:
 
     def start(self) -> None:
         """Starts the runs and the timers."""
-        self._loop = asyncio.get_running_loop()
-        self._runs.start()
-        self._timers = [self._loop.create_task(self._expire_forever())]
+        self._pump.start()
+        loop = asyncio.get_running_loop()
+        self._timers = [loop.create_task(self._expire_forever())]
         if self.persistence.has_store:
-            self._timers.append(self._loop.create_task(self._save_forever()))
+            self._timers.append(loop.create_task(self._save_forever()))
 
     async def start_of(self, contexts: Mapping[str, Array]) -> Start:
         """What these contexts, without a batch axis, make of a session that is to be opened.
@@ -293,7 +287,7 @@ class Engine:
             raise
         if self._core.outbox.ready:
             self._deliver()
-        self._pump_soon()
+        self._pump.start_soon()
 
     def cancel(self, work: Chunk | Generation) -> None:
         """Forgets work that has not finished; its sink hears no more of it."""
@@ -337,8 +331,8 @@ class Engine:
     async def stop(self) -> None:
         """Stops the runs, after the one under way, and the timers. May be called again."""
         self._is_draining = True
-        if not self._runs.is_stopped:
-            await self._runs.stop()
+        if not self._pump.is_stopped:
+            await self._pump.stop()
             for timer in self._timers:
                 timer.cancel()
             await asyncio.gather(*self._timers, return_exceptions=True)
@@ -353,57 +347,9 @@ class Engine:
         what = f"model {self.name} version {self.version}" if self._is_unloading else "the server"
         return Unavailable(f"{what} is draining")
 
-    def _pump_soon(self) -> None:
-        # Once for all that this turn of the loop brings: that is the whole of the batching window. Behind a run there
-        # is nothing to do: its end pumps.
-        if not self._is_pump_due and self._can_start():
-            self._is_pump_due = True
-            self._loop.call_soon(self._pump)
-
-    def _pump(self) -> None:
-        """Starts what can run, then sends what has come of the runs: the sending is done while the next one runs."""
-        self._is_pump_due = False
-        while self._can_start() and (formed := self._core.next_batch(time.monotonic())):
-            if self._runs.is_quick(formed[0]):
-                self._finish(*formed, self._runs.run(*formed))
-                if self._core.num_ready:  # the loop has its turn first, or one generation would hold up all else
-                    self._pump_soon()
-                break
-            self._runs.begin(*formed)
-        self._deliver()
-
-    def _can_start(self) -> bool:
-        """One batch at a time lets the next grow meanwhile; a second may wait beside it if it cannot grow."""
-        num_running = self._runs.num_under_way
-        return num_running == 0 or (num_running == 1 and self._core.num_ready >= self._core.batch_limit)
-
-    def _came_back(self, batch: Batch, assembly: Assembly, results: Results) -> None:
-        self._finish(batch, assembly, results)
-        self._pump()
-
-    def _finish(self, batch: Batch, assembly: Assembly, results: Results) -> None:
-        now = time.monotonic()
-        if results.error is not None:
-            error_id = secrets.token_hex(8)
-            log.error("a run of %d sessions failed", len(batch), exc_info=results.error, extra={"error_id": error_id})
-            self._observer.run_failed()
-            self._core.fail(batch, results, error_id)
-            return
-        began = now - results.run_seconds
-        waits = [began - job.arrived for job in batch.jobs if job.num_done == job.num_known and job.num_steps]
-        self._core.finish(batch, assembly, results, now)
+    def _ran(self, now: float) -> None:
         self._prefixes.keep()
         self.persistence.save_due(now)
-        self._observe(batch, assembly, results, waits)
-
-    def _observe(self, batch: Batch, assembly: Assembly, results: Results, waits: Sequence[float]) -> None:
-        if batch.spills:
-            self._observer.states_spilled(len(batch.spills))
-        if batch.num_returning:
-            self._observer.states_restored(batch.num_returning)
-        self._observer.batch_ran(
-            BatchRecord(len(batch), sum(batch.lengths), len(assembly.drawn), results.run_seconds, np.array(waits))
-        )
 
     def _deliver(self) -> None:
         self._delivery.deliver()

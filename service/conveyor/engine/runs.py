@@ -20,19 +20,19 @@ INLINE_SECONDS = 0.002
 class Runs:
     """All methods are called on the event loop that `start` was called on.
 
-    `came_back` is called there with each batch that the thread has run. `num_under_way` counts those that it has not.
+    `num_under_way` counts the batches that the thread has not run.
     """
 
-    def __init__(self, runner: Runner, name: str, came_back: Callable[[Batch, Assembly, Results], None]) -> None:
+    def __init__(self, runner: Runner, name: str) -> None:
         self._runner = runner
-        self._came_back = came_back
         self._step_seconds = runner.warm_up(1)  # cost of a small run's step, followed from here on
         self._batches: SimpleQueue[tuple[Batch, Assembly] | None] = SimpleQueue()
         self._thread = Thread(target=self._run_batches, name=f"run-{name}", daemon=True)
         self.num_under_way = 0
 
-    def start(self) -> None:
-        """Starts the thread."""
+    def start(self, came_back: Callable[[Batch, Assembly, Results], None]) -> None:
+        """Starts the thread; `came_back` is called on the loop with each batch that it has run."""
+        self._came_back = came_back
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
