@@ -330,6 +330,38 @@ class TestOwners:
         await goes_on(store, "a", 5)
         await goes_on(store, "b", 5)
 
+    async def test_a_store_that_restarted_empty_gets_sessions_back_that_do_not_move(
+        self, served: Served, store: TroubledStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One of them is stored anew now and then, and tells of all."""
+        monkeypatch.setattr(persistence, "RENEWAL_SECONDS", 0.05)
+        for name, durability in (("a", Durability(Mode.ASYNC, 1, NEVER)), ("b", SYNC)):
+            await served.open(name, durability)
+            await served.step(name, TEXT[:3])
+            await served.stored(name, 3)
+        store.forget()
+        async with asyncio.timeout(5.0):
+            while not (await store.read("a") and await store.read("b")):
+                await asyncio.sleep(0.01)
+        await served.engine.drain(5.0)
+
+        for name in "ab":
+            await goes_on(store, name, 3)
+
+    async def test_a_store_that_restarted_empty_before_a_drain_has_all(
+        self, served: Served, store: TroubledStore
+    ) -> None:
+        """Though nothing has moved since, and nobody has heard of its restart."""
+        for name, durability in (("a", Durability(Mode.ASYNC, 1, NEVER)), ("b", SYNC)):
+            await served.open(name, durability)
+            await served.step(name, TEXT[:3])
+            await served.stored(name, 3)
+        store.forget()
+        await served.engine.drain(5.0)
+
+        for name in "ab":
+            await goes_on(store, name, 3)
+
     async def test_a_session_that_was_taken_over_is_let_go(self, served: Served, store: TroubledStore) -> None:
         """When the store refuses its checkpoint: the stream hears that it moved, waiting work that it may try again."""
         await served.open("a", SYNC)

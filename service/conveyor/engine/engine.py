@@ -359,6 +359,7 @@ class Engine:
     async def _save_forever(self) -> None:
         while True:
             await asyncio.sleep(SAVE_INTERVAL)
+            self.persistence.look(time.monotonic())
             self.persistence.save_due(time.monotonic())
 
     async def _expire_forever(self) -> None:

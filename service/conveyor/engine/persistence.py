@@ -20,7 +20,7 @@ from conveyor.engine.session import Session
 from conveyor.engine.store_writer import StoreWriter, first_of_call, no_answer, store_answers
 from conveyor.engine.work import EndReason, Observer
 from conveyor.errors import Aborted, AlreadyExists, FailedPrecondition, Unavailable
-from conveyor.store import Save, Saved, StoreError
+from conveyor.store import Save, Saved, Store, StoreError
 
 log = logging.getLogger("conveyor.engine")
 
@@ -29,7 +29,7 @@ log = logging.getLogger("conveyor.engine")
 MAX_UNDER_WAY = 1024
 POLL_SECONDS = 0.01
 RETRY_SECONDS = 0.1  # until a record that the store did not make at a drain is tried again
-RENEWAL_SECONDS = 5.0  # between two times of storing everything anew
+RENEWAL_SECONDS = 5.0  # between two times of storing everything anew, and of finding out whether that is needed
 
 
 class Persistence:
@@ -58,7 +58,7 @@ class Persistence:
         self._deliver = deliver
         self._is_delivery_due = False
         self._num_under_way = 0
-        self._renewed = -inf
+        self._renewed, self._looked = -inf, monotonic()
 
     @property
     def has_store(self) -> bool:
@@ -218,13 +218,22 @@ class Persistence:
             self._observer.checkpoints_failed(1)
             self._core.not_stored(session, no_answer(outcome), now)
 
+    def look(self, now: float) -> None:
+        """Has one session stored anew now and then: if nothing moves, nobody hears that the store has lost all."""
+        if now < self._looked + RENEWAL_SECONDS:
+            return
+        self._looked = now
+        if one := next(filter(_is_still, self._core.table), None):
+            self._core.checkpointer.renew(one, now)
+
     def _renew_others(self, now: float) -> None:
         """A store that has lost one session may have started empty: those that do not move are stored anew too."""
         if now < self._renewed + RENEWAL_SECONDS:
             return
         self._renewed = now
         for other in self._core.table:
-            if other.stored is not None and other.stored.newest is not None and other.stored.writing is None:
+            if other.stored is not None and _is_still(other):
+                other.stored.checkpoints = []
                 self._core.checkpointer.renew(other, now)
 
     def _save_anew(self, session: Session, now: float) -> None:
@@ -252,6 +261,7 @@ class Persistence:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._settled()
+                await self._miss_none(self._writer.store)
                 sessions = list(self._core.table)
                 moved = [session for session in sessions if session.stored is not None and _is_unsaved(session)]
                 for session in moved:
@@ -265,6 +275,14 @@ class Persistence:
         """Waits until no session may turn out to be another server's."""
         while any(session.is_opening for session in self._core.table):  # noqa: ASYNC110 - two round trips at most
             await asyncio.sleep(POLL_SECONDS)
+
+    async def _miss_none(self, store: Store) -> None:
+        """Asks for one session, if there is one that need not be stored. If the store has lost it, all are unsaved."""
+        one = next(filter(_is_still, self._core.table), None)
+        with contextlib.suppress(StoreError):
+            if one is not None and await store.read(one.session_id) is None:
+                self._renewed = -inf
+                self._renew_others(monotonic())
 
     async def _create_all(self, sessions: Sequence[Session]) -> None:
         """Makes records of sessions that had none, again and again for those that the store did not take."""
@@ -307,6 +325,12 @@ class Persistence:
         self._is_delivery_due = False
         self.save_due(monotonic())  # what waited for a write to be over need not wait for the clock
         self._deliver()
+
+
+def _is_still(session: Session) -> bool:
+    """True if the store should have it, and is not being told of it."""
+    stored = session.stored
+    return stored is not None and stored.newest is not None and stored.writing is None
 
 
 def _is_unsaved(session: Session) -> bool:
