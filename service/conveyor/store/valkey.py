@@ -8,6 +8,8 @@ from conveyor.store.scripts import Command
 from conveyor.store.store import CLOSED_SECONDS, LISTED_BYTES, Record, Save, Saved, StoreError
 from conveyor.store.valkey_server import ValkeyServer
 
+CURSORS = 1 << 64  # that a server can give
+
 
 class ValkeyStore:
     """A `Store` of one Valkey server: a hash for each session, treated by scripts.
@@ -59,8 +61,8 @@ class ValkeyStore:
 
     async def list(self, count: int, cursor: str = "") -> tuple[list[Record], str]:
         """See `Store`. A cursor is the server's, and a page may be empty before the last."""
-        if cursor and not cursor.isdecimal():
-            raise ValueError("a cursor of this store is a number")
+        if cursor and not (cursor.isdecimal() and int(cursor) < CURSORS):
+            raise ValueError("a cursor of this store is a number of 64 bits")
         scan = (b"SCAN", b"%d" % int(cursor or 0), b"MATCH", scripts.PREFIX + b"*", b"COUNT", b"%d" % count)
         ((following, keys),) = await self._server.run([scan])
         ids = [key.removeprefix(scripts.PREFIX).decode() for key in keys]
