@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from conveyor.client import Client, Durability, InvalidArgument, NotFound, connect, opening
+from conveyor.client import Client, Durability, InvalidArgument, NotFound, Unavailable, connect, connection, opening
 from conveyor.client.shards import Shards
 from tests.client.balancer import Balancer
 from tests.client.cluster import Cluster
@@ -151,6 +152,36 @@ async def test_what_is_nowhere_is_not_looked_for_long(balancer: Balancer, client
         await session.step("a", timeout=2.0)
     with pytest.raises(NotFound):
         await drawn(session, "a", timeout=2.0)
+
+
+async def test_few_are_looked_for_at_once(balancer: Balancer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many a client has lost, or they would time out behind each other."""
+    search, num_searches, most = opening._search, 0, 0
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal num_searches, most
+        num_searches += 1
+        most = max(most, num_searches)
+        try:
+            return await search(*arguments)
+        finally:
+            num_searches -= 1
+
+    monkeypatch.setattr(opening, "_search", counted)
+    monkeypatch.setattr(connection, "_MAX_SEARCHES", 3)
+    async with connect(balancer.address, shards=NUM_SHARDS) as client:
+        outcomes = await asyncio.gather(*(client.session(f"gone-{n}") for n in range(12)), return_exceptions=True)
+
+    assert [type(outcome) for outcome in outcomes] == [NotFound] * 12
+    assert most == 3
+
+
+async def test_one_that_does_not_get_its_turn(balancer: Balancer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows whether it has gone, so it is not said."""
+    monkeypatch.setattr(connection, "_MAX_SEARCHES", 0)
+    async with connect(balancer.address, timeout=0.5, shards=NUM_SHARDS) as client:
+        with pytest.raises(Unavailable, match="many other sessions are looked for"):
+            await client.session("gone")
 
 
 @pytest.mark.parametrize("durability", [Durability("async", every_steps=4), "sync"])

@@ -2,7 +2,8 @@
 """The channel to one server, and single calls on it with retries."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from math import isnan
 from time import monotonic
 from typing import Any, TypeVar
@@ -30,6 +31,9 @@ _CHANNEL_OPTIONS: list[tuple[str, Any]] = [
 # A single call may take long for good reasons: contexts are computed in it.
 _QUIET_SECONDS = 5.0
 
+# Searches at once. Of more, calls would time out behind each other's, and be given up and made again without end.
+_MAX_SEARCHES = 16
+
 # A year. gRPC takes a deadline that is too far away for one that has passed.
 _LONGEST_SECONDS = 365 * 86_400.0
 
@@ -46,6 +50,7 @@ class Connection:
         self.shards = Shards(num_shards)
         self._timeout = _bounded(timeout)
         self._is_closed = False
+        self._searches = asyncio.Semaphore(_MAX_SEARCHES)
         self.fenced_answers = 0  # answers that were dropped because their server had lost the session
         self.channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
         self.stub: Any = _STUB(self.channel)
@@ -88,6 +93,23 @@ class Connection:
                 patience.lose()
             else:
                 await sleep_before_retry(error, backoff, deadline)
+
+    @asynccontextmanager
+    async def searching(self, deadline: float) -> AsyncIterator[None]:
+        """Waits for its turn to look for a session along many ways.
+
+        Raises:
+            Unavailable: it did not come before the deadline.
+        """
+        try:
+            async with asyncio.timeout(deadline - monotonic()):
+                await self._searches.acquire()
+        except TimeoutError:
+            raise Unavailable("many other sessions are looked for") from None
+        try:
+            yield
+        finally:
+            self._searches.release()
 
     async def close(self) -> None:
         """Closes the channel; calls in flight are cancelled."""

@@ -70,7 +70,9 @@ async def resumed(
                 raise
             ways = detours(shard, num_detours)
             try:
-                if found := await _search(connection, request, patience.limit(), ways):
+                async with connection.searching(deadline):
+                    found = await _search(connection, request, patience.limit(), ways)
+                if found:
                     return found
             except Unavailable as error:
                 patience.lose()
