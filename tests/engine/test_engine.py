@@ -294,6 +294,19 @@ class TestWork:
         assert sum(record.num_steps for record in counts.batches) == 9 * 8
         assert stats.num_waiting == 0
 
+    @pytest.mark.parametrize(("num_first", "sizes"), [(3, [4]), (1, [1, 1])])
+    async def test_a_batch_waits_while_it_grows(self, num_first: int, sizes: list[int], sink: AwaitedSink) -> None:
+        """What comes a turn of the loop later is in it; one or two sessions wait for nobody."""
+        counts, names = Counts(), [f"s{index}" for index in range(num_first + 1)]
+        async with running(counts) as engine:
+            opened(engine, *names)
+            for name in names[:-1]:
+                engine.submit(chunk(name, [1], sink))
+            asyncio.get_running_loop().call_soon(engine.submit, chunk(names[-1], [1], sink))
+            await sink.answers(len(names))
+
+        assert [record.num_sessions for record in counts.batches] == sizes
+
     async def test_tokens_come_as_they_are_drawn(self, engine: Engine, sink: AwaitedSink) -> None:
         """A generation holds up neither its own tokens nor anyone else's work until it is done."""
         opened(engine, "a", "b")

@@ -17,6 +17,8 @@ from conveyor.engine.work import BatchRecord, Observer
 
 log = logging.getLogger("conveyor.engine")
 
+FEW_SESSIONS = 2  # which do not wait for company
+
 
 class Pump:
     """All methods are called on the event loop that `start` was called on.
@@ -34,6 +36,7 @@ class Pump:
         self._ran = ran
         self._deliver = deliver
         self._is_due = False
+        self._num_ready = 0  # at the last look
 
     def start(self) -> None:
         """Starts the runs."""
@@ -51,8 +54,8 @@ class Pump:
 
     def start_soon(self) -> None:
         """Takes the news that a session may run."""
-        # Once for all that this turn of the loop brings: that is the whole of the batching window. Behind a run there
-        # is nothing to do: its end pumps.
+        # Once for all that this turn of the loop brings, and the next turns while each brings more: that is the whole
+        # of the batching window. Behind a run there is nothing to do: its end pumps.
         if not self._is_due and self._can_start():
             self._is_due = True
             self._loop.call_soon(self._start)
@@ -60,6 +63,10 @@ class Pump:
     def _start(self) -> None:
         """Starts what can run, then sends what has come of the runs: the sending is done while the next one runs."""
         self._is_due = False
+        if self._grows():
+            self._deliver()
+            self.start_soon()
+            return
         while self._can_start() and (formed := self._core.next_batch(time.monotonic())):
             if self._runs.is_quick(formed[0]):
                 self._finish(*formed, self._runs.run(*formed))
@@ -68,6 +75,12 @@ class Pump:
                 break
             self._runs.begin(*formed)
         self._deliver()
+
+    def _grows(self) -> bool:
+        """True if more sessions wait than at the last look, and no run: a turn of the loop later it may be more yet."""
+        before, self._num_ready = self._num_ready, self._core.num_ready
+        has_room = FEW_SESSIONS < self._num_ready < self._core.batch_limit
+        return has_room and self._num_ready > before and not self._runs.num_under_way
 
     def _can_start(self) -> bool:
         """One batch at a time lets the next grow meanwhile; a second may wait beside it if it cannot grow."""
