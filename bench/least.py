@@ -20,13 +20,13 @@ from conveyor.cli.serve import loop_factory
 from conveyor.engine.feeds import Feeds, Results, TopFeeds
 from conveyor.engine.limits import Device, Limits
 from conveyor.engine.runner import Runner
+from conveyor.engine.runs import INLINE_SESSIONS
 from conveyor.graph.model_file import read_model
 from conveyor.server import tune_interpreter
 from conveyor.v1 import session_pb2, step_pb2
 
 SERVICE = "conveyor.v1.SequenceService"
 MAX_BATCH = Limits().max_batch
-INLINE_SESSIONS = 2
 
 Waiting = tuple[str, int, "asyncio.Future[tuple[list[int], list[float]]]"]  # session, token, answer
 

@@ -359,8 +359,9 @@ class Engine:
     async def _save_forever(self) -> None:
         while True:
             await asyncio.sleep(SAVE_INTERVAL)
-            self.persistence.look(time.monotonic())
-            self.persistence.save_due(time.monotonic())
+            now = time.monotonic()
+            self.persistence.look(now)
+            self.persistence.save_due(now)
 
     async def _expire_forever(self) -> None:
         while True:

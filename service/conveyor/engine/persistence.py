@@ -228,8 +228,10 @@ class Persistence:
 
     def _renew_others(self, now: float) -> None:
         """A store that has lost one session may have started empty: those that do not move are stored anew too."""
-        if now < self._renewed + RENEWAL_SECONDS:
-            return
+        if now >= self._renewed + RENEWAL_SECONDS:
+            self._renew_still(now)
+
+    def _renew_still(self, now: float) -> None:
         self._renewed = now
         for other in self._core.table:
             if other.stored is not None and _is_still(other):
@@ -281,8 +283,7 @@ class Persistence:
         one = next(filter(_is_still, self._core.table), None)
         with contextlib.suppress(StoreError):
             if one is not None and await store.read(one.session_id) is None:
-                self._renewed = -inf
-                self._renew_others(monotonic())
+                self._renew_still(monotonic())
 
     async def _create_all(self, sessions: Sequence[Session]) -> None:
         """Makes records of sessions that had none, again and again for those that the store did not take."""

@@ -11,13 +11,11 @@ import numpy as np
 from conveyor.engine.assembly import Assembly
 from conveyor.engine.core import Core
 from conveyor.engine.feeds import Results
-from conveyor.engine.runs import Runs
+from conveyor.engine.runs import INLINE_SESSIONS, Runs
 from conveyor.engine.scheduler import Batch
 from conveyor.engine.work import BatchRecord, Observer
 
 log = logging.getLogger("conveyor.engine")
-
-FEW_SESSIONS = 2  # which do not wait for company
 
 
 class Pump:
@@ -79,7 +77,8 @@ class Pump:
     def _grows(self) -> bool:
         """True if more sessions wait than at the last look, and no run: a turn of the loop later it may be more yet."""
         before, self._num_ready = self._num_ready, self._core.num_ready
-        has_room = FEW_SESSIONS < self._num_ready < self._core.batch_limit
+        # Few sessions do not wait for company: they are run on the loop, at once.
+        has_room = INLINE_SESSIONS < self._num_ready < self._core.batch_limit
         return has_room and self._num_ready > before and not self._runs.num_under_way
 
     def _can_start(self) -> bool:

@@ -136,11 +136,12 @@ class StoreWriter:
     @contextlib.contextmanager
     def asked(self) -> Iterator[None]:
         """As `store_answers`, for who looks for a session: the store counts as down until it is heard again."""
-        try:
-            yield
-        except StoreError as error:
-            self._unheard(error)
-            raise no_answer(error) from None
+        with store_answers():
+            try:
+                yield
+            except StoreError as error:
+                self._unheard(error)
+                raise
 
     def save(self, save: Save, done: Done, *, must_replicate: bool) -> None:
         """Stores a checkpoint; `done` is told what came of it. At most one of a session may be on its way."""
@@ -310,8 +311,7 @@ class StoreWriter:
         return known
 
     def _failed(self, error: StoreError) -> None:
-        if self.is_up:
-            log.error("the store does not answer: %s", error)
+        self._tell_of(error)
         self._retry_at = monotonic() + self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
@@ -320,9 +320,13 @@ class StoreWriter:
             log.info("the store answers again")
         self._retry_at, self._pause, self._is_unheard = 0.0, FIRST_PAUSE, False
 
-    def _unheard(self, error: StoreError) -> None:
+    def _tell_of(self, error: StoreError) -> None:
+        """Writes the first failure of a row into the log."""
         if self.is_up:
             log.error("the store does not answer: %s", error)
+
+    def _unheard(self, error: StoreError) -> None:
+        self._tell_of(error)
         if not self._is_unheard:
             self._is_unheard = True
             self._try_later()

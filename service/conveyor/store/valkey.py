@@ -8,7 +8,7 @@ from conveyor.store.scripts import Command
 from conveyor.store.store import CLOSED_SECONDS, LISTED_BYTES, Record, Save, Saved, StoreError
 from conveyor.store.valkey_server import ValkeyServer
 
-CURSORS = 1 << 64  # that a server can give
+LAST_CURSOR = (1 << 64) - 1  # that a server can give
 
 
 class ValkeyStore:
@@ -61,7 +61,7 @@ class ValkeyStore:
 
     async def list(self, count: int, cursor: str = "") -> tuple[list[Record], str]:
         """See `Store`. A cursor is the server's, and a page may be empty before the last."""
-        if cursor and not (cursor.isdecimal() and int(cursor) < CURSORS):
+        if cursor and not _is_cursor(cursor):
             raise ValueError("a cursor of this store is a number of 64 bits")
         scan = (b"SCAN", b"%d" % int(cursor or 0), b"MATCH", scripts.PREFIX + b"*", b"COUNT", b"%d" % count)
         ((following, keys),) = await self._server.run([scan])
@@ -114,3 +114,8 @@ def _summary(session_id: str, epoch: bytes, head: bytes, names: Sequence[bytes])
 
 def _position(name: bytes) -> int:
     return int(name.split(b":")[0])
+
+
+def _is_cursor(text: str) -> bool:
+    # The length first: Python refuses to read numbers of thousands of digits.
+    return text.isdecimal() and len(text) <= len(str(LAST_CURSOR)) and int(text) <= LAST_CURSOR
